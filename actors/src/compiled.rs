@@ -1,0 +1,162 @@
+//! A definition made ready to run: its JSON as it is answered, its spec, its compiled schemas, its defaults.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use crate::definition::{Definition, Kind};
+use crate::error::{Code, Error, Result};
+use crate::execution::{Input, Runtime};
+use crate::json::{self, RawObject};
+use crate::spec::Spec;
+
+/// A definition with the number of its revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revision {
+    /// What is registered.
+    pub definition: Definition,
+    /// 1 when created, one more with each write.
+    pub number: u64,
+    /// When the definition was created, in milliseconds since the epoch.
+    pub created_ms: u64,
+    /// When this revision was written, in milliseconds since the epoch.
+    pub updated_ms: u64,
+}
+
+/// A revision made ready: what the registry's cache holds, shared by all that run it.
+#[derive(Debug)]
+pub struct Compiled {
+    /// Tool or function.
+    pub kind: Kind,
+    /// Its exact id.
+    pub id: String,
+    /// The strong ETag of this revision, quotes and all.
+    pub etag: String,
+    /// The definition's JSON text.
+    pub json: Bytes,
+    /// How it runs.
+    pub spec: Spec,
+    defaults: RawObject,
+}
+
+impl Compiled {
+    /// Compiles a revision.
+    ///
+    /// # Errors
+    /// `invalid` where its metadata cannot be read; what was registered has been checked, so this means
+    /// that a newer version of the service wrote it.
+    pub fn new(revision: &Revision) -> Result<Arc<Self>> {
+        let definition = &revision.definition;
+        let metadata = json::parse(&definition.metadata)?;
+        let no_object = || Error::invalid("the metadata is no object");
+        Ok(Arc::new(Self {
+            kind: definition.kind,
+            id: definition.id.clone(),
+            etag: etag(revision.number, revision.created_ms),
+            json: definition.to_json().into(),
+            spec: Spec::parse(metadata.as_object().ok_or_else(no_object)?)?,
+            defaults: json::members(&definition.default_params)?,
+        }))
+    }
+
+    /// What the cache counts this as, in bytes: its text, and about as much again for each compiled form.
+    pub fn weight(&self) -> u64 {
+        self.json.len() as u64 * 4 + 1_024
+    }
+
+    /// How it runs.
+    ///
+    /// # Errors
+    /// `invalid` without a runtime, `unavailable` with one that this version does not have, or with a limit
+    /// that it cannot keep.
+    pub fn runtime(&self) -> Result<Runtime> {
+        let name = self.kind.name();
+        let runtime = self.spec.runtime.ok_or_else(|| {
+            Error::invalid(format!(
+                "this {name} has no runtime: its metadata names none, and no protocol or source"
+            ))
+        })?;
+        if !runtime.is_available() {
+            return Err(Error::unavailable(format!("the runtime {runtime} is not available yet")));
+        }
+        match &self.spec.unmet {
+            Some(unmet) => Err(Error::unavailable(unmet.clone())),
+            None => Ok(runtime),
+        }
+    }
+
+    /// The input of one execution: the defaults overlaid by what the client gave, key by key, and checked.
+    ///
+    /// # Errors
+    /// `unprocessable`, the message beginning with the place: `/value: …`.
+    pub fn input(&self, given: RawObject) -> Result<Input> {
+        let merged: std::collections::BTreeMap<_, _> =
+            self.defaults.iter().filter(|(key, _)| !given.contains_key(*key)).chain(&given).collect();
+        let text = serde_json::to_string(&merged).map_err(|error| Error::invalid(error.to_string()))?;
+        let value: Value = serde_json::from_str(&text).map_err(|error| Error::invalid(error.to_string()))?;
+        let problem = match &self.spec.input {
+            Some(schema) => schema.check(&value).err(),
+            None => None,
+        };
+        let missing = || {
+            self.spec
+                .missing_field(&value)
+                .map(|place| format!("{place}: is wanted by a template and missing"))
+        };
+        match problem.or_else(missing) {
+            Some(message) => {
+                let place = message.split(": ").next().unwrap_or_default().to_owned();
+                Err(Error::new(Code::Unprocessable, message).at(place))
+            }
+            None => Ok(Input { text: json::compact(&text), value }),
+        }
+    }
+}
+
+fn etag(number: u64, created_ms: u64) -> String {
+    format!("\"{number}-{created_ms:x}\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn compiled(metadata: &str, defaults: &str) -> Arc<Compiled> {
+        let body =
+            format!(r#"{{"tool_id":"t","tool_metadata":{metadata},"tool_default_params":{defaults}}}"#);
+        let definition = Definition::parse(Kind::Tool, &body).expect("valid");
+        Compiled::new(&Revision { definition, number: 3, created_ms: 255, updated_ms: 256 })
+            .expect("compiles")
+    }
+
+    #[test]
+    fn defaults_are_overlaid_key_by_key_with_their_text() {
+        let tool = compiled("{}", r#"{"a":1.50,"b":{"x":1}}"#);
+        let input =
+            tool.input(json::members(r#"{"b": {"y": 2}, "c": 18446744073709551615}"#).expect("valid"));
+        assert_eq!(input.expect("fits").text, r#"{"a":1.50,"b":{"y":2},"c":18446744073709551615}"#);
+        assert_eq!(tool.etag, "\"3-ff\"");
+    }
+
+    #[test]
+    fn a_bad_input_names_the_place() {
+        let tool = compiled(r#"{"input_schema":{"properties":{"value":{"type":"integer"}}}}"#, "{}");
+        let error = tool.input(json::members(r#"{"value":"x"}"#).expect("valid")).expect_err("wrong type");
+        assert!(error.to_string().starts_with("/value: "), "{error}");
+        assert_eq!(error.details().expect("a place")["field"], "/value");
+
+        let tool = compiled(r#"{"args":["{{name}}"]}"#, "{}");
+        let error = tool.input(RawObject::new()).expect_err("no name");
+        assert!(error.to_string().starts_with("/name: "), "{error}");
+    }
+
+    #[test]
+    fn a_definition_that_cannot_run_says_why() {
+        let code = |metadata| compiled(metadata, "{}").runtime().map_err(|error| error.code());
+        assert_eq!(code("{}"), Err(Code::Invalid));
+        assert_eq!(code(r#"{"runtime":"wasm"}"#), Err(Code::Unavailable));
+        assert_eq!(code(r#"{"runtime":"binary","limits":{"cpu_ms":1}}"#), Err(Code::Unavailable));
+        assert_eq!(code(r#"{"runtime":"binary"}"#), Ok(Runtime::Binary));
+    }
+}

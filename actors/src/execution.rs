@@ -1,0 +1,265 @@
+//! One run of one definition with one input: what is asked for, how it runs, how it ended. Pure.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::compiled::Compiled;
+use crate::error::{Error, Result};
+use crate::json;
+use crate::log::LogRing;
+
+/// How a definition runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Runtime {
+    /// A program of this machine.
+    Binary,
+    /// A file with an interpreter.
+    Script,
+    /// An image, through the Docker API.
+    Container,
+    /// A handler in a warm interpreter.
+    Python,
+    /// A WebAssembly module or component.
+    Wasm,
+    /// A request to an HTTP service.
+    Http,
+    /// A message to a WebSocket service.
+    Websocket,
+}
+
+impl Runtime {
+    /// Every runtime that a definition may name.
+    pub const ALL: [Self; 7] =
+        [Self::Binary, Self::Script, Self::Container, Self::Python, Self::Wasm, Self::Http, Self::Websocket];
+
+    /// The name that stands in `runtime` and in `[pools.<runtime>]`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Binary => "binary",
+            Self::Script => "script",
+            Self::Container => "container",
+            Self::Python => "python",
+            Self::Wasm => "wasm",
+            Self::Http => "http",
+            Self::Websocket => "websocket",
+        }
+    }
+
+    /// The runtime of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|runtime| runtime.name() == name)
+    }
+
+    /// Whether this version can run it.
+    pub fn is_available(self) -> bool {
+        matches!(self, Self::Binary | Self::Script | Self::Http | Self::Websocket)
+    }
+}
+
+impl fmt::Display for Runtime {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+/// How an execution ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// It gave an output.
+    Succeeded,
+    /// It ran, and did not.
+    Failed,
+    /// It was ended at its timeout.
+    TimedOut,
+    /// The service lost it: a crash on the way, or a shutdown.
+    Interrupted,
+}
+
+/// The one outcome of an execution.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// How it ended.
+    pub state: State,
+    /// The output's JSON text, or why there is none.
+    pub result: std::result::Result<Arc<str>, Failure>,
+}
+
+/// Why there is no output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What a client can match on: `exit_status`, `output_too_large`, `invalid_output`, …
+    pub code: &'static str,
+    /// One sentence, with the end of stderr where there was any.
+    pub message: String,
+}
+
+impl Outcome {
+    /// It gave this output, as JSON text.
+    pub fn succeeded(output: String) -> Self {
+        Self { state: State::Succeeded, result: Ok(output.into()) }
+    }
+
+    /// It ran, and failed.
+    pub fn failed(code: &'static str, message: impl Into<String>) -> Self {
+        Self::without_output(State::Failed, code, message)
+    }
+
+    /// It ran past its timeout.
+    pub fn timed_out(timeout: Duration) -> Self {
+        let message = format!("the execution was ended after {} ms", timeout.as_millis());
+        Self::without_output(State::TimedOut, "timed_out", message)
+    }
+
+    /// The service lost it.
+    pub fn interrupted(message: impl Into<String>) -> Self {
+        Self::without_output(State::Interrupted, "interrupted", message)
+    }
+
+    /// Its executors kept dying.
+    pub fn crash_loop(attempts: u32) -> Self {
+        let message = format!("the executor of this execution failed {attempts} times");
+        Self::without_output(State::Interrupted, "crash_loop", message)
+    }
+
+    fn without_output(state: State, code: &'static str, message: impl Into<String>) -> Self {
+        Self { state, result: Err(Failure { code, message: message.into() }) }
+    }
+}
+
+/// What a request may ask for besides its input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Whether log lines and progress are wanted while it runs.
+    pub stream: bool,
+    /// A shorter timeout than the definition's.
+    pub timeout: Option<Duration>,
+    /// 0 to 9; higher goes first.
+    pub priority: u8,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { stream: false, timeout: None, priority: 5 }
+    }
+}
+
+impl Options {
+    /// Reads the `options` of a request.
+    ///
+    /// # Errors
+    /// `invalid`, naming the option.
+    pub fn parse(value: &Value) -> Result<Self> {
+        let wrong = |name: &str, expected: &str, value: &Value| {
+            let field = format!("options.{name}");
+            Error::invalid(format!("`{field}` is {}, not {expected}", json::type_name(value))).at(field)
+        };
+        let object = value.as_object().ok_or_else(|| {
+            Error::invalid(format!("`options` is {}, not an object", json::type_name(value))).at("options")
+        })?;
+        let mut options = Self::default();
+        for (name, value) in object {
+            match name.as_str() {
+                "stream" => {
+                    options.stream = value.as_bool().ok_or_else(|| wrong(name, "a boolean", value))?
+                }
+                "timeout_ms" => {
+                    let millis = value.as_u64().filter(|millis| *millis > 0);
+                    let millis = millis.ok_or_else(|| wrong(name, "a positive whole number", value))?;
+                    options.timeout = Some(Duration::from_millis(millis));
+                }
+                "priority" => {
+                    let priority = value.as_u64().and_then(|priority| u8::try_from(priority).ok());
+                    let priority = priority.filter(|priority| *priority <= 9);
+                    options.priority =
+                        priority.ok_or_else(|| wrong(name, "a whole number from 0 to 9", value))?;
+                }
+                "idempotency_key" => {
+                    return Err(Error::invalid(
+                        "`options.idempotency_key` needs the durable journal, and executions are kept in memory only",
+                    )
+                    .at("options.idempotency_key"));
+                }
+                _ => {
+                    let known = "`stream`, `timeout_ms` and `priority`";
+                    return Err(Error::invalid(format!("unknown option `{name}`; there are {known}"))
+                        .at(format!("options.{name}")));
+                }
+            }
+        }
+        Ok(options)
+    }
+}
+
+/// Who asked: turns are fair among clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Client(pub IpAddr);
+
+/// An execution on its way: all that an executor needs.
+#[derive(Debug)]
+pub struct Job {
+    /// The name that the client was given.
+    pub uuid: Uuid,
+    /// What runs: the revision that was accepted.
+    pub definition: Arc<Compiled>,
+    /// The runtime of that definition.
+    pub runtime: Runtime,
+    /// The merged and validated input.
+    pub input: Input,
+    /// What the request asked for.
+    pub options: Options,
+    /// Whose turn it takes.
+    pub client: Client,
+    /// Where its log lines go while it runs, when somebody listens.
+    pub log: Option<Arc<LogRing>>,
+}
+
+/// An input in both its forms.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Input {
+    /// The JSON text, with every number as it was written.
+    pub text: String,
+    /// The same, to look at.
+    pub value: Value,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn options_are_read_and_bad_ones_are_named() {
+        let options =
+            Options::parse(&json!({"stream": true, "timeout_ms": 5, "priority": 9})).expect("valid");
+        assert_eq!(options, Options { stream: true, timeout: Some(Duration::from_millis(5)), priority: 9 });
+        for (bad, place) in [
+            (json!({"priority": 10}), "options.priority"),
+            (json!({"timeout_ms": 0}), "options.timeout_ms"),
+            (json!({"timeout_ms": "5"}), "options.timeout_ms"),
+            (json!({"stream": 1}), "options.stream"),
+            (json!({"colour": 1}), "options.colour"),
+            (json!({"idempotency_key": "k"}), "options.idempotency_key"),
+            (json!([]), "options"),
+        ] {
+            let error = Options::parse(&bad).expect_err("bad");
+            assert_eq!(error.details().expect("a place")["field"], place);
+        }
+    }
+
+    #[test]
+    fn each_runtime_is_known_by_its_name() {
+        for runtime in Runtime::ALL {
+            assert_eq!(Runtime::named(runtime.name()), Some(runtime));
+        }
+        assert_eq!(Runtime::named("cobol"), None);
+    }
+}

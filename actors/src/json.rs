@@ -1,0 +1,183 @@
+//! JSON as it came: strict parsing, and texts that keep every number as it was written.
+//!
+//! `serde_json::Value` rounds a number it cannot hold, so what a client stored or passed on is carried as
+//! its own text (`RawValue`) and only looked at through a `Value`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+use serde_json::{Map, Number, Value};
+
+use crate::error::{Error, Result};
+
+/// An object whose values are kept as their own text.
+pub type RawObject = BTreeMap<String, Box<RawValue>>;
+
+/// How deep JSON may be nested (`serde_json`'s own bound).
+pub const MAX_DEPTH: usize = 127;
+
+/// Parses JSON, refusing duplicate keys, more than [`MAX_DEPTH`] levels and trailing text.
+///
+/// # Errors
+/// `invalid`, with the line and column.
+pub fn parse(text: &str) -> Result<Value> {
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    Strict
+        .deserialize(&mut deserializer)
+        .and_then(|value| deserializer.end().map(|()| value))
+        .map_err(|error| Error::invalid(format!("not valid JSON: {error}")))
+}
+
+/// Splits an object that [`parse`] has checked into its members' texts.
+///
+/// # Errors
+/// `invalid` where the text is no object.
+pub fn members(text: &str) -> Result<RawObject> {
+    serde_json::from_str(text).map_err(|error| Error::invalid(format!("not a JSON object: {error}")))
+}
+
+/// The same JSON without the white space between its tokens; strings and numbers stay as written.
+pub fn compact(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let (mut in_string, mut escaped) = (false, false);
+    for character in text.chars() {
+        if in_string {
+            out.push(character);
+            match character {
+                _ if escaped => escaped = false,
+                '\\' => escaped = true,
+                '"' => in_string = false,
+                _ => {}
+            }
+        } else if !matches!(character, ' ' | '\t' | '\n' | '\r') {
+            in_string = character == '"';
+            out.push(character);
+        }
+    }
+    out
+}
+
+/// A JSON string literal.
+pub fn quote(text: &str) -> String {
+    Value::from(text).to_string()
+}
+
+/// What a value is called in an error.
+pub fn type_name(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}
+
+/// Builds a `Value`, refusing what `Value`'s own deserialiser lets pass: a key that stands twice.
+struct Strict;
+
+impl<'de> DeserializeSeed<'de> for Strict {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> std::result::Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Strict {
+    type Value = Value;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> std::result::Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> std::result::Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> std::result::Result<Value, E> {
+        Ok(Value::from(value))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> std::result::Result<Value, E> {
+        Ok(Value::from(value))
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, value: f64) -> std::result::Result<Value, E> {
+        Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("number out of range"))
+    }
+
+    fn visit_str<E>(self, value: &str) -> std::result::Result<Value, E> {
+        Ok(Value::from(value))
+    }
+
+    fn visit_string<E>(self, value: String) -> std::result::Result<Value, E> {
+        Ok(Value::String(value))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> std::result::Result<Value, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = access.next_element_seed(Strict)? {
+            items.push(item);
+        }
+        Ok(Value::Array(items))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> std::result::Result<Value, A::Error> {
+        let mut object = Map::new();
+        while let Some(key) = access.next_key::<String>()? {
+            if object.contains_key(&key) {
+                return Err(A::Error::custom(format!("the key {} stands twice", quote(&key))));
+            }
+            let value = access.next_value_seed(Strict)?;
+            object.insert(key, value);
+        }
+        Ok(Value::Object(object))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_keep_their_text() {
+        let text =
+            r#"{"a":18446744073709551615,"b":9007199254740993,"c":1e308,"d":0.10,"e":-0.0,"f":"a \" b"}"#;
+        let spaced = text.replace(':', " :\n\t").replace("a \" b", "a \" b");
+        assert!(parse(text).is_ok());
+        assert_eq!(compact(&spaced), text);
+        let members = members(text).expect("an object");
+        assert_eq!(members["d"].get(), "0.10");
+        assert_eq!(members["a"].get(), "18446744073709551615");
+    }
+
+    #[test]
+    fn strings_keep_their_spaces_and_escapes() {
+        assert_eq!(compact(r#" { "a b" : "c \" \\" , "d" : [ 1 , 2 ] } "#), r#"{"a b":"c \" \\","d":[1,2]}"#);
+    }
+
+    #[test]
+    fn a_key_that_stands_twice_is_refused_at_any_depth() {
+        for text in [r#"{"a":1,"a":2}"#, r#"[{"b":{"a":1,"\u0061":2}}]"#] {
+            let error = parse(text).expect_err("a duplicate");
+            assert!(error.to_string().contains("\"a\" stands twice"), "{error}");
+        }
+    }
+
+    #[test]
+    fn depth_trailing_text_and_huge_numbers_are_refused() {
+        let deep = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        assert!(parse(&deep(MAX_DEPTH)).is_ok());
+        for text in [deep(MAX_DEPTH + 1).as_str(), &deep(100_000), "{} {}", "1e400", "", "{\"a\":}"] {
+            assert!(parse(text).is_err(), "{}", &text[..text.len().min(20)]);
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! The engine of Org Executor: registry, queue, executors and sessions as a tree of supervised actors. It serves no
+//! HTTP and no WebSocket; the edge holds one [`system::System`] and sends messages through it.
+//!
+//! ```text
+//! Root            one_for_one; the sixth failure of Registry or Dispatcher in 10 s ends the process
+//! ├── Registry    owns the store of definitions; cache; resolves an id to a compiled definition
+//! ├── Dispatcher  the queue: admission, order, what is running
+//! ├── Pools
+//! │   └── Pool (one for each runtime)   grows under load, shrinks when idle, replaces an executor that died
+//! │       └── Executor × n              one execution at a time
+//! └── Sessions    never restarted: the client connects again
+//!     └── Session × connections
+//! ```
+//!
+//! An actor's file reads: what it owns and what happens when it dies, `Msg`, `Args`, the actor, its `State`.
+//! The domain is pure and knows no actor: [`definition`], [`execution`], [`query`], [`error`].
+
+pub mod compiled;
+pub mod definition;
+pub mod dispatcher;
+mod effects;
+pub mod error;
+pub mod execution;
+pub mod executor;
+#[cfg(feature = "faults")]
+mod faults;
+pub mod json;
+pub mod log;
+pub mod names;
+pub mod pool;
+pub mod pools;
+pub mod query;
+pub mod registry;
+mod root;
+mod runtime;
+mod schema;
+pub mod session;
+pub mod sessions;
+pub mod settings;
+pub mod spec;
+mod supervision;
+pub mod system;
+mod template;
+mod version;

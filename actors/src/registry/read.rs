@@ -1,0 +1,109 @@
+//! What the registry reads: one definition, the version that a name means, a page of those that a filter matches.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Lease;
+use super::store::{Candidates, StoreError};
+use crate::compiled::Compiled;
+use crate::definition::{Kind, check_id};
+use crate::error::{Error, Result};
+use crate::query::Filter;
+use crate::version;
+
+/// How many definitions are read from the store at a time.
+const BATCH: usize = 500;
+
+/// Which part of the matches is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PageRequest {
+    /// How many at most.
+    pub limit: usize,
+    /// Those whose id follows this one.
+    pub after: Option<String>,
+}
+
+/// Some of the matches, in the order of their ids.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// The definitions' JSON texts.
+    pub items: Vec<String>,
+    /// Where the next page begins, when there is more (or when the time for one query was over).
+    pub next: Option<String>,
+}
+
+/// The definition of exactly this id.
+pub async fn get(lease: &Lease, kind: Kind, id: &str) -> Result<Arc<Compiled>> {
+    // An id that cannot be registered cannot be found either.
+    check_id(id).map_err(|_| kind.not_registered())?;
+    match lease.get(kind, id).await.map_err(|error| unavailable(&error))? {
+        Some(revision) => Compiled::new(&revision),
+        None => Err(kind.not_registered()),
+    }
+}
+
+/// The definition of this id, or else the version that it means.
+pub async fn resolve(lease: &Lease, kind: Kind, id: &str) -> Result<Arc<Compiled>> {
+    let missing = match get(lease, kind, id).await {
+        Err(error) if error.code() == crate::error::Code::NotFound => error,
+        found => return found,
+    };
+    let Some(request) = version::parse_request(id) else { return Err(missing) };
+    let ids = lease.versions(kind, request.name()).await.map_err(|error| unavailable(&error))?;
+    match version::pick(&request, ids.iter().map(String::as_str)) {
+        Some(id) => get(lease, kind, id).await,
+        None => Err(missing),
+    }
+}
+
+/// The definitions that the filter matches. The store narrows by an index where the filter lets it; the filter
+/// decides on each candidate.
+pub async fn search(
+    lease: &Lease,
+    kind: Kind,
+    filter: &Filter,
+    page: &PageRequest,
+    deadline: Instant,
+) -> Result<Page> {
+    let candidates = match (filter.id_hint(), filter.tags_hint()) {
+        (Some(ids), _) => Candidates::Named(ids),
+        (None, Some(tags)) => Candidates::Tagged(tags),
+        (None, None) => Candidates::All,
+    };
+    let mut found = Page::default();
+    let mut after = page.after.clone();
+    loop {
+        let rows = lease
+            .page(kind, &candidates, after.as_deref(), BATCH)
+            .await
+            .map_err(|error| unavailable(&error))?;
+        let is_last = rows.len() < BATCH;
+        for (id, text) in rows {
+            let document =
+                serde_json::from_str(&text).map_err(|error| Error::unavailable(error.to_string()))?;
+            if filter.matches(&document) {
+                if found.items.len() == page.limit {
+                    found.next = after;
+                    return Ok(found);
+                }
+                found.items.push(text);
+            }
+            after = Some(id);
+        }
+        if is_last {
+            return Ok(found);
+        }
+        if Instant::now() >= deadline {
+            found.next = after;
+            return Ok(found);
+        }
+        // Filtering is work without a wait: let others have their turn.
+        tokio::task::yield_now().await;
+    }
+}
+
+/// What a caller is told of a store that erred; the details are for the log.
+pub fn unavailable(error: &StoreError) -> Error {
+    tracing::error!(%error, "the store failed");
+    Error::unavailable("the store cannot be read at the moment")
+}

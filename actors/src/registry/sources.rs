@@ -1,0 +1,353 @@
+//! External registries: asks the configured sources for a definition, in order, and reads what they answer.
+//!
+//! An answer is in this project's own shape or in that of the org's registries, bare or inside
+//! `{"success":true,"data":…}`.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::{Map, Value, json};
+
+use crate::definition::{Definition, Kind};
+use crate::error::{Code, Error, Result};
+use crate::execution::Runtime;
+use crate::json;
+use crate::settings::SourceSettings;
+
+/// Asks each source until one has the definition.
+///
+/// # Errors
+/// `not_found` where all answered that they do not have it; `source_unavailable`, naming the source, where one
+/// gave no usable answer and no other had it; `invalid` where no source is configured for this kind.
+pub async fn fetch(sources: &[SourceSettings], kind: Kind, id: &str) -> Result<Definition> {
+    let mut problem = None;
+    let mut asked = false;
+    for source in sources {
+        let Some(template) = source.url(kind) else { continue };
+        asked = true;
+        let url = template.replace("{id}", &escaped(id));
+        match tokio::time::timeout(Duration::from_millis(source.timeout_ms), ask(source, kind, id, &url))
+            .await
+        {
+            Ok(Ok(Some(definition))) => return Ok(definition),
+            Ok(Ok(None)) => {}
+            Ok(Err(error)) => problem = Some(format!("the source {:?} {error}", source.name)),
+            Err(_) => {
+                problem =
+                    Some(format!("the source {:?} took longer than {} ms", source.name, source.timeout_ms))
+            }
+        }
+    }
+    let name = kind.name();
+    Err(match problem {
+        Some(problem) => Error::new(Code::SourceUnavailable, problem),
+        None if asked => Error::new(Code::NotFound, format!("no source has this {name}")),
+        None => Error::new(Code::NotFound, format!("no source is configured for a {name}")),
+    })
+}
+
+/// One source's answer: the definition, or nothing where it does not have it, or what is wrong with it.
+async fn ask(
+    source: &SourceSettings,
+    kind: Kind,
+    id: &str,
+    url: &str,
+) -> std::result::Result<Option<Definition>, String> {
+    let response = client(source, url).await?.get(url).send().await.map_err(|error| {
+        if error.is_timeout() { "took too long".to_owned() } else { "cannot be reached".to_owned() }
+    })?;
+    match response.status().as_u16() {
+        200..=299 => {}
+        404 => return Ok(None),
+        status => return Err(format!("answered with status {status}")),
+    }
+    let text = body(response, source.max_bytes).await?;
+    let value = json::parse(&text).map_err(|error| format!("gave an answer that is {error}"))?;
+    let definition = read(kind, id, &text, &value)?;
+    if definition.id != id {
+        return Err(format!("answered for another id, {:?}", definition.id));
+    }
+    Ok(Some(definition))
+}
+
+/// A client that reaches only what this source may: its host is resolved here, once, and pinned.
+async fn client(source: &SourceSettings, url: &str) -> std::result::Result<reqwest::Client, String> {
+    let url = reqwest::Url::parse(url).map_err(|error| format!("has no valid address: {error}"))?;
+    let host = url.host_str().ok_or("has an address without a host")?;
+    let port = url.port_or_known_default().ok_or("has an address without a port")?;
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let found =
+        tokio::net::lookup_host((bare, port)).await.map_err(|_| "has a host that does not resolve")?;
+    let addresses: Vec<SocketAddr> = found.collect();
+    if !source.allow_private && addresses.iter().any(|address| is_private(address.ip())) {
+        return Err("resolves to a private address, and `allow_private` is not set".into());
+    }
+    let mut headers = HeaderMap::new();
+    for (name, value) in &source.headers {
+        let name =
+            HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("has a header named {name:?}"))?;
+        let mut value =
+            HeaderValue::from_str(value).map_err(|_| format!("has a bad value for the header {name}"))?;
+        value.set_sensitive(true);
+        headers.insert(name, value);
+    }
+    reqwest::Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .resolve_to_addrs(bare, &addresses)
+        .default_headers(headers)
+        .build()
+        .map_err(|error| format!("cannot be asked: {error}"))
+}
+
+/// Loopback, private, link-local, shared and unspecified addresses, in both families.
+fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            let shared = v4.octets()[0] == 100 && (64..128).contains(&v4.octets()[1]);
+            v4.is_loopback()
+                || v4.is_private()
+                || v4.is_link_local()
+                || v4.is_unspecified()
+                || v4.is_broadcast()
+                || shared
+        }
+        IpAddr::V6(v6) => match v6.to_ipv4() {
+            Some(v4) => is_private(IpAddr::V4(v4)),
+            None => {
+                v6.is_loopback() || v6.is_unspecified() || v6.is_unique_local() || v6.is_unicast_link_local()
+            }
+        },
+    }
+}
+
+async fn body(mut response: reqwest::Response, max_bytes: u64) -> std::result::Result<String, String> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|_| "broke off its answer")? {
+        bytes.extend_from_slice(&chunk);
+        if bytes.len() as u64 > max_bytes {
+            return Err(format!("answered with more than {max_bytes} bytes"));
+        }
+    }
+    String::from_utf8(bytes).map_err(|_| "gave an answer that is not UTF-8".into())
+}
+
+/// Reads an answer in either envelope and either shape.
+fn read(kind: Kind, id: &str, text: &str, value: &Value) -> std::result::Result<Definition, String> {
+    let unusable = |error: Error| format!("gave a definition that cannot be used: {error}");
+    let object = value.as_object().ok_or("gave an answer that is no object")?;
+    if object.get("success") == Some(&Value::Bool(false)) {
+        return Err("answered that it failed".into());
+    }
+    let data = match object.get("success").and(object.get("data")) {
+        Some(_) => json::members(text).map_err(unusable)?.remove("data").map(|raw| raw.get().to_owned()),
+        None => None,
+    };
+    let text = data.as_deref().unwrap_or(text);
+    let value = json::parse(text).map_err(unusable)?;
+    let object = value.as_object().ok_or("gave a definition that is no object")?;
+    let text = match kind {
+        Kind::Tool if is_org_shape(object, &ORG_TOOL_KEYS) => org_tool(object).to_string(),
+        Kind::Function if is_org_shape(object, &ORG_FUNCTION_KEYS) => org_function(object, id).to_string(),
+        _ => text.to_owned(),
+    };
+    Definition::parse(kind, &text).map_err(unusable)
+}
+
+/// Keys that only the org's registries use.
+const ORG_TOOL_KEYS: [&str; 9] = [
+    "tool_search_description",
+    "tool_type",
+    "tool_sub_type",
+    "tool_runtime_type",
+    "tool_api_spec",
+    "tool_input_schema",
+    "tool_output_schema",
+    "tool_source_code_link",
+    "tool_man_page_doc_link",
+];
+const ORG_FUNCTION_KEYS: [&str; 3] = ["function_name", "function_version", "function_protocol_type"];
+
+fn is_org_shape(object: &Map<String, Value>, keys: &[&str]) -> bool {
+    keys.iter().any(|key| object.contains_key(*key))
+}
+
+/// The org's tool: its typed fields become metadata.
+fn org_tool(tool: &Map<String, Value>) -> Value {
+    let mut metadata = tool.get("tool_metadata").and_then(Value::as_object).cloned().unwrap_or_default();
+    copy(
+        tool,
+        &mut metadata,
+        &[
+            ("tool_type", "type"),
+            ("tool_sub_type", "subtype"),
+            ("tool_api_spec", "api_spec"),
+            ("tool_input_schema", "input_schema"),
+            ("tool_output_schema", "output_schema"),
+            ("tool_data", "data"),
+            ("tool_source_code_link", "source_url"),
+            ("tool_man_page_doc_link", "man_page"),
+        ],
+    );
+    // A runtime that is none of ours is kept, under a name without a meaning.
+    if let Some(runtime) = tool.get("tool_runtime_type").filter(|runtime| !is_blank(runtime)) {
+        let ours = runtime.as_str().is_some_and(|name| Runtime::named(name).is_some());
+        metadata.entry(if ours { "runtime" } else { "runtime_type" }).or_insert_with(|| runtime.clone());
+    }
+    json!({
+        "tool_id": tool.get("tool_id"),
+        "tool_search_tags": tool.get("tool_search_tags").or(tool.get("tool_tags")).cloned().unwrap_or(json!([])),
+        "tool_metadata": metadata,
+        "tool_description": tool.get("tool_description").or(tool.get("tool_search_description")).cloned().unwrap_or(json!("")),
+        "tool_default_params": tool.get("tool_default_params").cloned().unwrap_or(json!({})),
+    })
+}
+
+/// The org's function; its id is `name:version-tag`.
+fn org_function(function: &Map<String, Value>, asked: &str) -> Value {
+    let mut metadata =
+        function.get("function_metadata").and_then(Value::as_object).cloned().unwrap_or_default();
+    copy(
+        function,
+        &mut metadata,
+        &[
+            ("function_type", "type"),
+            ("function_sub_type", "subtype"),
+            ("function_protocol_type", "protocol"),
+            ("function_url", "url"),
+            ("function_api_spec", "api_spec"),
+            ("function_man_page", "man_page"),
+        ],
+    );
+    if let Some(calling) = function.get("function_calling_data").and_then(Value::as_object) {
+        copy(calling, &mut metadata, &[("method", "method"), ("headers", "headers")]);
+    }
+    let version = |key: &str| function.get("function_version").and_then(|version| version.get(key)?.as_str());
+    let full_version = match (version("version"), version("tag")) {
+        (Some(version), Some(tag)) if !tag.is_empty() => format!("{version}-{tag}"),
+        (Some(version), _) => version.to_owned(),
+        _ => String::new(),
+    };
+    let id = match function.get("function_name").and_then(Value::as_str) {
+        Some(name) if full_version.is_empty() => name.to_owned(),
+        Some(name) => {
+            let id = format!("{name}:{full_version}");
+            // The registries write `1.0.0` and `v1.0.0` alike; the id that was asked for decides.
+            let with_v = format!("{name}:v{full_version}");
+            if with_v == asked { with_v } else { id }
+        }
+        None => String::new(),
+    };
+    if !full_version.is_empty() {
+        metadata.entry("version").or_insert(full_version.into());
+    }
+    json!({
+        "function_id": id,
+        "function_search_tags": function.get("function_search_tags").or(function.get("function_tags")).cloned().unwrap_or(json!([])),
+        "function_metadata": metadata,
+        "function_description": function.get("function_description").cloned().unwrap_or(json!("")),
+        "function_default_params": function.get("function_default_params").cloned().unwrap_or(json!({})),
+    })
+}
+
+fn copy(from: &Map<String, Value>, to: &mut Map<String, Value>, names: &[(&str, &str)]) {
+    for (source, target) in names {
+        if let Some(value) = from.get(*source).filter(|value| !is_blank(value)) {
+            to.entry(*target).or_insert_with(|| value.clone());
+        }
+    }
+}
+
+/// The registries write what they do not know as null or as an empty text.
+fn is_blank(value: &Value) -> bool {
+    value.is_null() || value.as_str() == Some("")
+}
+
+/// An id as one segment of a path: what RFC 3986 leaves unreserved stays, and `:`, which a segment may hold.
+fn escaped(id: &str) -> String {
+    id.bytes()
+        .map(|byte| match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b':' => {
+                char::from(byte).to_string()
+            }
+            _ => format!("%{byte:02X}"),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_value(kind: Kind, id: &str, value: &Value) -> std::result::Result<Definition, String> {
+        read(kind, id, &value.to_string(), value)
+    }
+
+    #[test]
+    fn both_shapes_are_read_in_both_envelopes() {
+        let own = json!({"tool_id": "t", "tool_tags": ["a"], "tool_metadata": {"runtime": "binary"}});
+        let org = json!({
+            "tool_id": "t", "tool_tags": ["a"], "tool_search_description": "d", "tool_runtime_type": "binary",
+            "tool_type": "math", "tool_sub_type": "", "tool_input_schema": {"type": "object"}, "tool_data": {"x": 1},
+            "tool_man_page_doc_link": null
+        });
+        for shape in [own, org] {
+            for value in [shape.clone(), json!({"success": true, "data": shape})] {
+                let definition = read_value(Kind::Tool, "t", &value).expect("read");
+                assert_eq!((definition.id.as_str(), &definition.tags[..]), ("t", &["a".to_owned()][..]));
+                assert!(definition.metadata.contains(r#""runtime":"binary""#), "{}", definition.metadata);
+                assert!(!definition.metadata.contains("man_page"), "{}", definition.metadata);
+            }
+        }
+    }
+
+    #[test]
+    fn a_function_of_the_orgs_registry_gets_its_id_from_name_and_version() {
+        let function = json!({
+            "function_name": "weather_lookup", "function_version": {"version": "1.0.0", "tag": "stable"},
+            "function_protocol_type": "http", "function_url": "http://x/", "function_tags": ["w"],
+            "function_calling_data": {"method": "GET", "headers": {"a": "b"}},
+            "function_api_spec": {"input": {"city": {"type": "string"}}}
+        });
+        for id in ["weather_lookup:1.0.0-stable", "weather_lookup:v1.0.0-stable"] {
+            let definition = read_value(Kind::Function, id, &function).expect("read");
+            assert_eq!(definition.id, id);
+            for part in [r#""method":"GET""#, r#""protocol":"http""#, r#""version":"1.0.0-stable""#] {
+                assert!(definition.metadata.contains(part), "{}", definition.metadata);
+            }
+        }
+    }
+
+    #[test]
+    fn unusable_answers_say_why() {
+        for (value, why) in [
+            (json!([]), "no object"),
+            (json!({"success": false, "error": "x"}), "failed"),
+            (json!({"success": true, "data": 5}), "no object"),
+            (json!({"tool_id": "t", "colour": 1}), "colour"),
+        ] {
+            let error = read_value(Kind::Tool, "t", &value).expect_err(why);
+            assert!(error.contains(why), "{error}");
+        }
+    }
+
+    #[test]
+    fn private_addresses_are_known_in_both_families() {
+        for private in [
+            "127.0.0.1",
+            "10.1.1.1",
+            "169.254.169.254",
+            "100.64.0.1",
+            "::1",
+            "fe80::1",
+            "fd00::1",
+            "::ffff:10.0.0.1",
+        ] {
+            assert!(is_private(private.parse().expect("an address")), "{private}");
+        }
+        for public in ["8.8.8.8", "2606:4700::1"] {
+            assert!(!is_private(public.parse().expect("an address")), "{public}");
+        }
+    }
+}

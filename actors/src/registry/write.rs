@@ -1,0 +1,161 @@
+//! What the registry writes, one change after the other: each is checked against what is stored, then stored.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::store::{Store, StoreError};
+use super::{Lease, Reply};
+use crate::compiled::{Compiled, Revision};
+use crate::definition::{Definition, Kind, Patch};
+use crate::error::{Code, Error, Result};
+
+/// A change that waits for its turn.
+#[derive(Debug)]
+pub struct Write {
+    /// What is to change.
+    pub change: Change,
+    /// Admission, held until it is answered.
+    pub permit: OwnedSemaphorePermit,
+    /// Where the answer goes.
+    pub reply: Reply<Arc<Compiled>>,
+}
+
+/// What is to change.
+#[derive(Debug)]
+pub enum Change {
+    /// Add.
+    Create(Box<Definition>),
+    /// Replace the given fields.
+    Update { kind: Kind, id: String, patch: Box<Patch>, if_match: Option<String> },
+    /// Remove.
+    Delete { kind: Kind, id: String, if_match: Option<String> },
+}
+
+/// A change that was made or refused.
+#[derive(Debug)]
+pub struct Done {
+    /// Whose cache entry is concerned.
+    pub kind: Kind,
+    /// Whose cache entry is concerned.
+    pub id: String,
+    /// Whether a success means that it is gone.
+    pub removed: bool,
+    /// The definition as it now is, or was when it was removed.
+    pub result: Result<Arc<Compiled>>,
+    /// Where the answer goes.
+    pub reply: Reply<Arc<Compiled>>,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// Makes the change. A store that failed is opened again before the next one.
+pub async fn perform(lease: Lease, write: Write) -> Done {
+    let Write { change, permit, reply } = write;
+    let (kind, id, removed) = match &change {
+        Change::Create(definition) => (definition.kind, definition.id.clone(), false),
+        Change::Update { kind, id, .. } => (*kind, id.clone(), false),
+        Change::Delete { kind, id, .. } => (*kind, id.clone(), true),
+    };
+    let result = match apply(&lease, change).await {
+        Ok(result) => result,
+        Err(error) => {
+            tracing::error!(%error, id, "the store failed on a write and is opened again");
+            if let Err(error) = lease.reopen().await {
+                tracing::error!(%error, "the store could not be opened again");
+            }
+            Err(Error::unavailable("the store failed, and whether this was written is unknown"))
+        }
+    };
+    Done { kind, id, removed, result, reply, _permit: permit }
+}
+
+/// The outer error is the store's, the inner one the caller's.
+async fn apply(store: &Store, change: Change) -> std::result::Result<Result<Arc<Compiled>>, StoreError> {
+    match change {
+        Change::Create(definition) => create(store, *definition).await,
+        Change::Update { kind, id, patch, if_match } => {
+            update(store, kind, &id, *patch, if_match.as_deref()).await
+        }
+        Change::Delete { kind, id, if_match } => delete(store, kind, &id, if_match.as_deref()).await,
+    }
+}
+
+async fn create(
+    store: &Store,
+    definition: Definition,
+) -> std::result::Result<Result<Arc<Compiled>>, StoreError> {
+    let kind = definition.kind;
+    let now = now_ms();
+    let revision = Revision { definition, number: 1, created_ms: now, updated_ms: now };
+    let compiled = match Compiled::new(&revision) {
+        Ok(compiled) => compiled,
+        Err(error) => return Ok(Err(error)),
+    };
+    match store.create(&revision).await {
+        Ok(()) => Ok(Ok(compiled)),
+        Err(StoreError::Exists) => {
+            Ok(Err(Error::new(Code::Conflict, format!("{} with this id exists already", kind.title()))))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+async fn update(
+    store: &Store,
+    kind: Kind,
+    id: &str,
+    patch: Patch,
+    if_match: Option<&str>,
+) -> std::result::Result<Result<Arc<Compiled>>, StoreError> {
+    let mut revision = match stored(store, kind, id, if_match).await? {
+        Ok((revision, _)) => revision,
+        Err(error) => return Ok(Err(error)),
+    };
+    if let Err(error) = patch.apply(&mut revision.definition) {
+        return Ok(Err(error));
+    }
+    revision.number += 1;
+    revision.updated_ms = now_ms();
+    match Compiled::new(&revision) {
+        Ok(compiled) => store.replace(&revision).await.map(|()| Ok(compiled)),
+        Err(error) => Ok(Err(error)),
+    }
+}
+
+async fn delete(
+    store: &Store,
+    kind: Kind,
+    id: &str,
+    if_match: Option<&str>,
+) -> std::result::Result<Result<Arc<Compiled>>, StoreError> {
+    match stored(store, kind, id, if_match).await? {
+        Ok((_, compiled)) => store.delete(kind, id).await.map(|()| Ok(compiled)),
+        Err(error) => Ok(Err(error)),
+    }
+}
+
+/// What is stored, if it is the revision that the caller means.
+async fn stored(
+    store: &Store,
+    kind: Kind,
+    id: &str,
+    if_match: Option<&str>,
+) -> std::result::Result<Result<(Revision, Arc<Compiled>)>, StoreError> {
+    let Some(revision) = store.get(kind, id).await? else { return Ok(Err(kind.not_registered())) };
+    let compiled = match Compiled::new(&revision) {
+        Ok(compiled) => compiled,
+        Err(error) => return Ok(Err(error)),
+    };
+    let is_meant = |wanted: &str| wanted == "*" || wanted.split(',').any(|etag| etag.trim() == compiled.etag);
+    if if_match.is_some_and(|wanted| !is_meant(wanted)) {
+        let message = format!("{} was changed since: its revision is now {}", kind.title(), compiled.etag);
+        return Ok(Err(Error::new(Code::PreconditionFailed, message)));
+    }
+    Ok(Ok((revision, compiled)))
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

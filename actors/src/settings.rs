@@ -1,0 +1,166 @@
+//! The engine's settings: the sections of the configuration that it reads. `config/default.toml` tells
+//! each key's meaning and default; what is read here has no default of its own.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::definition::Kind;
+use crate::execution::Runtime;
+
+/// All that [`crate::system::System::start`] needs to know.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Where definitions are kept.
+    pub store: StoreSettings,
+    /// How executions are recorded.
+    pub journal: JournalSettings,
+    /// The queue.
+    pub dispatcher: DispatcherSettings,
+    /// The workers of each runtime.
+    pub pools: BTreeMap<Runtime, PoolSettings>,
+    /// The bounds of one execution, where its definition sets none.
+    pub limits: LimitSettings,
+    /// External registries, in the order in which they are asked.
+    pub sources: Vec<SourceSettings>,
+    /// Where programs may come from.
+    pub artifacts: ArtifactSettings,
+}
+
+/// `[store]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoreSettings {
+    /// `surrealkv://FOLDER` or `mem://`.
+    pub url: String,
+    /// How many MiB of definitions are kept ready in memory.
+    pub cache_mb: u64,
+    /// How long one query may look at definitions, in milliseconds.
+    pub query_timeout_ms: u64,
+    /// How many requests may wait for the registry.
+    pub max_pending: usize,
+}
+
+/// `[journal]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JournalSettings {
+    /// When an execution counts as accepted.
+    pub durability: Durability,
+}
+
+/// What an accepted execution survives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// Nothing beyond this process.
+    Memory,
+    /// The end of the process and of the machine.
+    Journal,
+}
+
+/// `[dispatcher]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DispatcherSettings {
+    /// How many submissions may wait for the dispatcher's decision.
+    pub max_pending: usize,
+    /// How many MiB of inputs may wait in all queues together.
+    pub max_queued_mb: usize,
+    /// How long running executions may go on after a shutdown began, in milliseconds.
+    pub grace_ms: u64,
+}
+
+/// `[pools.<runtime>]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PoolSettings {
+    /// Executors kept even when idle.
+    pub min: usize,
+    /// Executors at most.
+    pub max: usize,
+    /// Executions that may wait for this runtime.
+    pub queue: usize,
+    /// After how many idle milliseconds an executor beyond `min` is let go.
+    pub idle_ms: u64,
+}
+
+/// `[limits]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LimitSettings {
+    /// How long an execution may run, in milliseconds, unless its definition says otherwise.
+    pub timeout_ms: u64,
+    /// The longest timeout that a definition may ask for, in milliseconds.
+    pub max_timeout_ms: u64,
+    /// How many bytes an execution may put out, unless its definition says otherwise.
+    pub output_bytes: u64,
+    /// The largest output that a definition may ask for, in bytes.
+    pub max_output_bytes: u64,
+    /// How many bytes of one log line are kept.
+    pub log_line_bytes: usize,
+    /// How many log lines wait for a slow reader before the oldest is dropped.
+    pub log_lines: usize,
+}
+
+/// One of `[[sources]]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceSettings {
+    /// How logs and errors call it.
+    pub name: String,
+    /// Where a tool is asked for; `{id}` stands for the id.
+    #[serde(default)]
+    pub tool_url: Option<String>,
+    /// Where a function is asked for; `{id}` stands for the id.
+    #[serde(default)]
+    pub function_url: Option<String>,
+    /// Headers sent along, such as `authorization`.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    /// Whether the source may resolve to a private or loopback address.
+    #[serde(default)]
+    pub allow_private: bool,
+    /// How long an answer may take, in milliseconds.
+    #[serde(default = "SourceSettings::default_timeout_ms")]
+    pub timeout_ms: u64,
+    /// How large an answer may be.
+    #[serde(default = "SourceSettings::default_max_bytes")]
+    pub max_bytes: u64,
+}
+
+/// `[artifacts]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ArtifactSettings {
+    /// Folders from which `source_url` may take programs, besides the catalog's own.
+    pub roots: Vec<PathBuf>,
+}
+
+impl SourceSettings {
+    fn default_timeout_ms() -> u64 {
+        5_000
+    }
+
+    fn default_max_bytes() -> u64 {
+        1 << 20
+    }
+
+    /// The template for this kind, if the source has it.
+    pub fn url(&self, kind: Kind) -> Option<&str> {
+        match kind {
+            Kind::Tool => self.tool_url.as_deref(),
+            Kind::Function => self.function_url.as_deref(),
+        }
+    }
+}
+
+impl PoolSettings {
+    /// How long an executor beyond `min` may be idle.
+    pub fn idle(&self) -> Duration {
+        Duration::from_millis(self.idle_ms)
+    }
+}

@@ -1,0 +1,475 @@
+//! The one handle on a running engine: starts the tree, finds its actors by name at each call, and drains it.
+//!
+//! Mailboxes are unbounded, so admission comes before the message: a semaphore for each target, whose permit
+//! travels with the message. No permit means `overloaded`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use ractor::{Actor, ActorId, ActorRef, Message, RpcReplyPort};
+use serde::Serialize;
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+
+use crate::compiled::Compiled;
+use crate::definition::{Definition, Kind, Patch};
+use crate::dispatcher::{self, Caller};
+use crate::error::{Code, Error, Result};
+use crate::execution::{Client, Job, Runtime};
+use crate::log::LogRing;
+use crate::names::Names;
+use crate::query::Filter;
+use crate::registry::{self, Location, Lookup, Page, PageRequest, Store};
+use crate::root::{self, Child, Life, RootActor};
+use crate::runtime::{Context, adopt_orphans};
+use crate::session::{self, FRAMES, Frame};
+use crate::settings::{Durability, PoolSettings, Settings};
+use crate::{pool, pools, sessions};
+
+/// How long a stopping actor may take before it is left to the end of the process.
+const STOP: Duration = Duration::from_secs(2);
+
+/// How long `/system` waits for an actor to tell about itself.
+const GLANCE: Duration = Duration::from_millis(500);
+
+/// A cheap handle on a running engine.
+#[derive(Clone, Debug)]
+pub struct System {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    names: Names,
+    settings: Arc<Settings>,
+    folders: Folders,
+    slot: registry::Slot,
+    registry_admission: Arc<Semaphore>,
+    dispatcher_admission: Arc<Semaphore>,
+    session_admission: Arc<Semaphore>,
+    draining: AtomicBool,
+    fatal: watch::Receiver<Option<String>>,
+}
+
+/// Where the service keeps what is not in the store.
+#[derive(Debug)]
+pub struct Folders {
+    /// The programs of the catalog, the first root that a source is looked for in.
+    pub catalog: PathBuf,
+    /// The working folders of what runs.
+    pub run: PathBuf,
+    /// With a store in memory these folders go with it.
+    temporary: Option<PathBuf>,
+}
+
+/// What a system needs besides its settings.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// How many sessions there may be at the same time.
+    pub sessions: usize,
+}
+
+/// A live picture of the tree, for `/system`.
+#[derive(Debug, Serialize)]
+pub struct Picture {
+    /// The children of the root.
+    pub children: BTreeMap<Child, Life>,
+    /// The registry, unless it is being replaced.
+    pub registry: Option<registry::Stats>,
+    /// The queue of each runtime.
+    pub queues: Option<BTreeMap<Runtime, dispatcher::Stats>>,
+    /// The executors of each runtime; a pool that is being replaced is null.
+    pub pools: BTreeMap<Runtime, Option<pool::Stats>>,
+    /// The connections.
+    pub sessions: Option<usize>,
+    /// Whether the service is shutting down.
+    pub draining: bool,
+}
+
+/// A session and the ways on which its frames and its log come.
+#[derive(Debug)]
+pub struct Connection {
+    /// Where the request goes.
+    pub session: session::Ref,
+    /// What is to be written; it closes without a last frame when the session failed.
+    pub frames: mpsc::Receiver<Frame>,
+    /// Log lines, where the request asked for them.
+    pub log: Arc<LogRing>,
+}
+
+impl System {
+    /// Opens the store and starts the tree.
+    ///
+    /// # Errors
+    /// One sentence: what the settings ask for cannot be had, or what is in the way of the store.
+    pub async fn start(settings: Settings, bounds: Bounds) -> Result<Self> {
+        if settings.journal.durability == Durability::Journal {
+            let message =
+                "`journal.durability = \"journal\"` is not in this version; \"memory\" is what there is";
+            return Err(Error::invalid(message).at("journal.durability"));
+        }
+        let location = Location::parse(&settings.store.url);
+        let location =
+            location.ok_or_else(|| Error::invalid("`store.url` is neither surrealkv://FOLDER nor mem://"))?;
+        let store =
+            Store::open(location.clone()).await.map_err(|error| Error::unavailable(error.to_string()))?;
+        adopt_orphans();
+        let folders = Folders::of(&location)?;
+        let mut roots = vec![folders.catalog.clone()];
+        roots.extend(settings.artifacts.roots.iter().cloned());
+        let context =
+            Context::new(settings.limits.clone(), folders.run.clone(), roots).map_err(Error::unavailable)?;
+
+        let (names, settings) = (Names::unique(), Arc::new(settings));
+        let slot: registry::Slot = Arc::new(Mutex::new(Arc::new(store)));
+        let (fatal_sender, fatal) = watch::channel(None);
+        let args = root::Args {
+            names: names.clone(),
+            settings: settings.clone(),
+            slot: slot.clone(),
+            context: Arc::new(context),
+            fatal: fatal_sender,
+        };
+        let started = RootActor::spawn(Some(names.root()), RootActor, args).await;
+        started.map_err(|error| {
+            Error::unavailable(format!("the supervision tree could not be started: {error}"))
+        })?;
+        let admission = |permits| Arc::new(Semaphore::new(permits));
+        let inner = Inner {
+            registry_admission: admission(settings.store.max_pending),
+            dispatcher_admission: admission(settings.dispatcher.max_pending),
+            session_admission: admission(bounds.sessions),
+            names,
+            settings,
+            folders,
+            slot,
+            draining: AtomicBool::new(false),
+            fatal,
+        };
+        let system = Self { inner: Arc::new(inner) };
+        #[cfg(feature = "faults")]
+        crate::faults::listen(system.clone());
+        Ok(system)
+    }
+
+    /// The folders of this system.
+    pub fn folders(&self) -> &Folders {
+        &self.inner.folders
+    }
+
+    /// How the actors of this system find each other.
+    pub fn names(&self) -> &Names {
+        &self.inner.names
+    }
+
+    /// The largest output that an execution may have, in bytes.
+    pub fn max_output_bytes(&self) -> u64 {
+        self.inner.settings.limits.max_output_bytes
+    }
+
+    /// Adds a definition.
+    ///
+    /// # Errors
+    /// `conflict` where its id is taken; `overloaded`, `unavailable`.
+    pub async fn create(&self, definition: Definition) -> Result<Arc<Compiled>> {
+        let definition = Box::new(definition);
+        self.ask(|permit, reply| registry::Msg::Create { definition, permit, reply }).await
+    }
+
+    /// The definition of exactly this id.
+    ///
+    /// # Errors
+    /// `not_found`; `overloaded`, `unavailable`.
+    pub async fn get(&self, kind: Kind, id: &str) -> Result<Arc<Compiled>> {
+        self.look_up(kind, id, registry::Msg::Get).await
+    }
+
+    /// The definition that this id, bare name, `name:latest` or range means.
+    ///
+    /// # Errors
+    /// `not_found`; `overloaded`, `unavailable`.
+    pub async fn resolve(&self, kind: Kind, id: &str) -> Result<Arc<Compiled>> {
+        self.look_up(kind, id, registry::Msg::Resolve).await
+    }
+
+    /// Replaces the given fields of a definition.
+    ///
+    /// # Errors
+    /// `not_found`, `precondition_failed`, `invalid`; `overloaded`, `unavailable`.
+    pub async fn update(
+        &self,
+        kind: Kind,
+        id: &str,
+        patch: Patch,
+        if_match: Option<String>,
+    ) -> Result<Arc<Compiled>> {
+        let (id, patch) = (id.to_owned(), Box::new(patch));
+        self.ask(|permit, reply| registry::Msg::Update { kind, id, patch, if_match, permit, reply }).await
+    }
+
+    /// Removes a definition; executions that were accepted with it keep it.
+    ///
+    /// # Errors
+    /// `not_found`, `precondition_failed`; `overloaded`, `unavailable`.
+    pub async fn delete(&self, kind: Kind, id: &str, if_match: Option<String>) -> Result<Arc<Compiled>> {
+        let id = id.to_owned();
+        self.ask(|permit, reply| registry::Msg::Delete { kind, id, if_match, permit, reply }).await
+    }
+
+    /// Fetches a definition from the configured sources and adds it.
+    ///
+    /// # Errors
+    /// `not_found`, `source_unavailable`, `conflict`; `overloaded`, `unavailable`.
+    pub async fn register(&self, kind: Kind, id: &str) -> Result<Arc<Compiled>> {
+        let id = id.to_owned();
+        self.ask(|permit, reply| registry::Msg::Register { kind, id, permit, reply }).await
+    }
+
+    /// A page of the definitions that a filter matches.
+    ///
+    /// # Errors
+    /// `overloaded`, `unavailable`.
+    pub async fn query(&self, kind: Kind, filter: Filter, page: PageRequest) -> Result<Page> {
+        let filter = Box::new(filter);
+        self.ask(|permit, reply| registry::Msg::Query { kind, filter, page, permit, reply }).await
+    }
+
+    /// Gives an execution to the dispatcher, which tells the caller whether it took it in; the answer here says only
+    /// which dispatcher that was.
+    ///
+    /// # Errors
+    /// `draining`, `overloaded`, `unavailable`.
+    pub async fn submit(&self, job: Job, caller: Caller) -> Result<ActorId> {
+        self.refuse_when_draining()?;
+        let permit = admit(&self.inner.dispatcher_admission)?;
+        let mut message = dispatcher::Msg::Submit { job: Box::new(job), caller, permit };
+        loop {
+            let dispatcher =
+                self.inner.names.wait_for::<dispatcher::Msg>(&self.inner.names.dispatcher()).await?;
+            match dispatcher.cast(message) {
+                Ok(()) => return Ok(dispatcher.get_id()),
+                // It died between the look and the message: its successor is awaited.
+                Err(ractor::MessagingErr::SendErr(unsent)) => message = unsent,
+                Err(_) => return Err(Error::unavailable("the dispatcher cannot be reached")),
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Starts a session for a new connection.
+    ///
+    /// # Errors
+    /// `draining`, `overloaded`, `unavailable`.
+    pub async fn open_session(&self, kind: Kind, client: Client) -> Result<Connection> {
+        self.refuse_when_draining()?;
+        let permit = Arc::new(admit(&self.inner.session_admission)?);
+        let (sender, frames) = mpsc::channel(FRAMES);
+        let log = Arc::new(LogRing::new(self.inner.settings.limits.log_lines));
+        let args = session::Args { kind, client, system: self.clone(), frames: sender, log: log.clone() };
+        let args = Box::new(args);
+        let session = self
+            .call::<sessions::Msg, _>(&self.inner.names.sessions(), |reply| sessions::Msg::Open {
+                args,
+                permit,
+                reply,
+            })
+            .await?;
+        Ok(Connection { session, frames, log })
+    }
+
+    /// Gives the pools other bounds, without a restart.
+    pub fn resize(&self, pools: BTreeMap<Runtime, PoolSettings>) {
+        let names = &self.inner.names;
+        names.tell(&names.root(), root::Msg::Resize(pools.clone()));
+        names.tell(&names.dispatcher(), dispatcher::Msg::Resize(pools.clone()));
+        names.tell(&names.pools(), pools::Msg::Resize(pools));
+    }
+
+    /// What is alive, waits and runs at this moment.
+    pub async fn picture(&self) -> Picture {
+        let names = &self.inner.names;
+        let children = self.glance(&names.root(), root::Msg::Tree).await;
+        let mut pools = BTreeMap::new();
+        for runtime in self.inner.settings.pools.keys() {
+            pools.insert(*runtime, self.glance(&names.pool(*runtime), pool::Msg::Stats).await);
+        }
+        Picture {
+            children: children.unwrap_or_default(),
+            registry: self.glance(&names.registry(), registry::Msg::Stats).await,
+            queues: self.glance(&names.dispatcher(), dispatcher::Msg::Stats).await,
+            pools,
+            sessions: self.glance(&names.sessions(), sessions::Msg::Count).await,
+            draining: self.is_draining(),
+        }
+    }
+
+    /// Why the service cannot take work at this moment, if it cannot.
+    pub async fn why_not_ready(&self) -> Option<String> {
+        if self.is_draining() {
+            return Some("the service is shutting down".into());
+        }
+        let picture = self.picture().await;
+        let dead =
+            picture.children.iter().find(|(_, life)| !life.alive).map(|(child, _)| format!("{child:?}"));
+        match (dead, picture.registry) {
+            (Some(child), _) => Some(format!("the {} is being restarted", child.to_lowercase())),
+            (None, Some(stats)) if stats.ready => None,
+            (None, _) => Some("the registry has no store at hand".into()),
+        }
+    }
+
+    /// Resolves when the tree cannot be kept alive, with the reason.
+    pub async fn fatal(&self) -> String {
+        let mut fatal = self.inner.fatal.clone();
+        let reason = match fatal.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone(),
+            // The root is gone, and with it the sender.
+            Err(_) => None,
+        };
+        reason.unwrap_or_else(|| "the root of the supervision tree is gone".into())
+    }
+
+    /// Whether the service is shutting down.
+    pub fn is_draining(&self) -> bool {
+        self.inner.draining.load(Ordering::Acquire)
+    }
+
+    /// Ends in order: no new work, what waits is told, what runs has the grace, then the leaves of the tree are
+    /// stopped before their parents, and the store is closed.
+    ///
+    /// # Errors
+    /// When the store could not be closed.
+    pub async fn drain(&self) -> Result<()> {
+        self.inner.draining.store(true, Ordering::Release);
+        let names = &self.inner.names;
+        names.tell(&names.root(), root::Msg::Stopping);
+        let grace = Duration::from_millis(self.inner.settings.dispatcher.grace_ms);
+        let dispatcher = names.dispatcher();
+        let quiet = self.call::<dispatcher::Msg, _>(&dispatcher, dispatcher::Msg::Drain);
+        if tokio::time::timeout(grace, quiet).await.is_err() {
+            tracing::warn!(grace_ms = grace.as_millis(), "the grace is over, and what still runs is ended");
+            names.tell(&names.dispatcher(), dispatcher::Msg::Interrupt);
+        }
+        self.wait_for_sessions().await;
+        self.stop::<sessions::Msg>(&names.sessions()).await;
+        for runtime in self.inner.settings.pools.keys() {
+            self.stop::<pool::Msg>(&names.pool(*runtime)).await;
+        }
+        self.stop::<pools::Msg>(&names.pools()).await;
+        self.stop::<dispatcher::Msg>(&names.dispatcher()).await;
+        self.stop::<registry::Msg>(&names.registry()).await;
+        self.stop::<root::Msg>(&names.root()).await;
+        let store = self.inner.slot.lock().await;
+        store.close().await.map_err(|error| Error::unavailable(error.to_string()))
+    }
+
+    /// Sessions end by themselves once their last frame is out; their clients get a moment to take it.
+    async fn wait_for_sessions(&self) {
+        let deadline = tokio::time::Instant::now() + STOP;
+        while tokio::time::Instant::now() < deadline {
+            match self.glance(&self.inner.names.sessions(), sessions::Msg::Count).await {
+                Some(0) | None => return,
+                Some(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    }
+
+    async fn stop<M: Message>(&self, name: &str) {
+        let Some(actor) = self.inner.names.find::<M>(name) else { return };
+        actor.stop_children_and_wait(None, Some(STOP)).await;
+        if actor.stop_and_wait(None, Some(STOP)).await.is_err() {
+            tracing::warn!(name, "an actor did not stop in time");
+        }
+    }
+
+    fn refuse_when_draining(&self) -> Result<()> {
+        if self.is_draining() {
+            Err(Error::new(Code::Draining, "the service is shutting down"))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// A lookup changes nothing, so one that a dying registry lost is asked once more.
+    async fn look_up(
+        &self,
+        kind: Kind,
+        id: &str,
+        message: fn(Lookup) -> registry::Msg,
+    ) -> Result<Arc<Compiled>> {
+        let ask = || {
+            let id = id.to_owned();
+            self.ask(move |permit, reply| message(Lookup { kind, id, permit, reply }))
+        };
+        match ask().await {
+            Err(error) if error.code() == Code::Unavailable => ask().await,
+            answer => answer,
+        }
+    }
+
+    async fn ask<T: Send + 'static>(
+        &self,
+        message: impl FnOnce(OwnedSemaphorePermit, registry::Reply<T>) -> registry::Msg,
+    ) -> Result<T> {
+        let permit = admit(&self.inner.registry_admission)?;
+        self.call::<registry::Msg, _>(&self.inner.names.registry(), |reply| message(permit, reply)).await?
+    }
+
+    /// Sends a question and waits for its answer; an actor that dies meanwhile is `unavailable`.
+    async fn call<M: Message, T: Send + 'static>(
+        &self,
+        name: &str,
+        message: impl FnOnce(RpcReplyPort<T>) -> M,
+    ) -> Result<T> {
+        let actor: ActorRef<M> = self.inner.names.wait_for(name).await?;
+        let (sender, answer) = oneshot::channel();
+        let lost = || Error::unavailable("a part of the service failed while it held this request");
+        actor.cast(message(sender.into())).map_err(|_| lost())?;
+        answer.await.map_err(|_| lost())
+    }
+
+    async fn glance<M: Message, T: Send + 'static>(
+        &self,
+        name: &str,
+        message: fn(RpcReplyPort<T>) -> M,
+    ) -> Option<T> {
+        let actor = self.inner.names.find::<M>(name)?;
+        let (sender, answer) = oneshot::channel();
+        actor.cast(message(sender.into())).ok()?;
+        tokio::time::timeout(GLANCE, answer).await.ok()?.ok()
+    }
+}
+
+fn admit(semaphore: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit> {
+    let full =
+        |_| Error::new(Code::Overloaded, "the service has as many requests as it takes; try again later");
+    semaphore.clone().try_acquire_owned().map_err(full)
+}
+
+impl Folders {
+    fn of(location: &Location) -> Result<Self> {
+        let (parent, temporary) = match location {
+            Location::Folder(folder) => (folder.clone(), None),
+            Location::Memory => {
+                let folder = std::env::temp_dir().join(format!("org-executor-{}", uuid::Uuid::now_v7()));
+                (folder.clone(), Some(folder))
+            }
+        };
+        let catalog = parent.join("catalog");
+        std::fs::create_dir_all(&catalog)
+            .map_err(|error| Error::unavailable(format!("the data folder cannot be written: {error}")))?;
+        Ok(Self { catalog, run: parent.join("run"), temporary })
+    }
+}
+
+impl Drop for Folders {
+    fn drop(&mut self) {
+        if let Some(folder) = &self.temporary
+            && let Err(error) = std::fs::remove_dir_all(folder)
+        {
+            tracing::warn!(%error, "the temporary data folder could not be removed");
+        }
+    }
+}

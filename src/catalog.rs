@@ -1,0 +1,108 @@
+//! The catalog: example definitions and the programs that they run, part of the binary. The programs are unpacked
+//! into the data folder at each start; the definitions go into an empty store only, so that what was deleted or
+//! changed stays so.
+
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+
+use actors::definition::{Definition, Kind};
+use actors::error::Code;
+use actors::query::Filter;
+use actors::registry::PageRequest;
+use actors::system::System;
+use anyhow::{Context, Result};
+
+/// A file of `config/catalog`, by its name.
+macro_rules! files {
+    ($($name:literal),* $(,)?) => {
+        &[$(($name, include_str!(concat!("../config/catalog/", $name)))),*]
+    };
+}
+
+const TOOLS: &[(&str, &str)] =
+    files!["binary-increment-tool.json", "describe-numbers.json", "word-count.json"];
+const FUNCTIONS: &[(&str, &str)] = files!["weather_lookup.json"];
+const PROGRAMS: &[(&str, &str)] = files!["describe-numbers.py", "weather_lookup.py", "word-count.sh"];
+
+/// Unpacks the programs, and fills an empty store with the definitions.
+///
+/// # Errors
+/// When the data folder cannot be written, or the registry does not answer.
+pub async fn install(system: &System) -> Result<()> {
+    for (name, text) in PROGRAMS {
+        let path = system.folders().catalog.join(name);
+        let unpacked = (|| {
+            let mut options = std::fs::OpenOptions::new();
+            options
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o755)
+                .open(&path)?
+                .write_all(text.as_bytes())
+        })();
+        unpacked.with_context(|| format!("{} cannot be written", path.display()))?;
+    }
+    if !is_empty(system).await? {
+        return Ok(());
+    }
+    for (kind, files) in [(Kind::Tool, TOOLS), (Kind::Function, FUNCTIONS)] {
+        for (name, text) in files {
+            let definition =
+                Definition::parse(kind, text).with_context(|| format!("config/catalog/{name}"))?;
+            match system.create(definition).await {
+                Ok(_) => {}
+                Err(error) if error.code() == Code::Conflict => {}
+                Err(error) => return Err(error).with_context(|| format!("config/catalog/{name}")),
+            }
+        }
+    }
+    tracing::info!(
+        definitions = TOOLS.len() + FUNCTIONS.len(),
+        "the store was empty, and has the catalog now"
+    );
+    Ok(())
+}
+
+async fn is_empty(system: &System) -> Result<bool> {
+    for kind in Kind::ALL {
+        let all = Filter::parse(kind, &serde_json::json!({}))?;
+        if !system.query(kind, all, PageRequest { limit: 1, after: None }).await?.items.is_empty() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_file_of_the_catalog_is_part_of_the_binary() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/config/catalog");
+        let mut there: Vec<String> = std::fs::read_dir(folder)
+            .expect("the catalog")
+            .map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"))
+            .collect();
+        let mut packed: Vec<&str> =
+            [TOOLS, FUNCTIONS, PROGRAMS].concat().iter().map(|(name, _)| *name).collect();
+        there.sort();
+        packed.sort_unstable();
+        assert_eq!(there, packed);
+    }
+
+    #[test]
+    fn every_definition_of_the_catalog_is_valid_and_its_program_is_there() {
+        for (kind, files) in [(Kind::Tool, TOOLS), (Kind::Function, FUNCTIONS)] {
+            for (name, text) in files {
+                let definition =
+                    Definition::parse(kind, text).unwrap_or_else(|error| panic!("{name}: {error}"));
+                let metadata: serde_json::Value = serde_json::from_str(&definition.metadata).expect("JSON");
+                if let Some(source) = metadata["source_url"].as_str() {
+                    assert!(PROGRAMS.iter().any(|(program, _)| *program == source), "{name} runs {source}");
+                }
+            }
+        }
+    }
+}

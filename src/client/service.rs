@@ -1,0 +1,166 @@
+//! The REST API as the client sees it: one call, its envelope opened.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use reqwest::{Client, Method, Url};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{Failure, Refusal, unreachable};
+
+/// A service at an address; nothing is sent before the first call.
+pub struct Service {
+    base: String,
+    http: Client,
+}
+
+/// What a successful call brings.
+#[derive(Debug, Default, Deserialize)]
+pub struct Answer {
+    /// The JSON text of `data`.
+    pub data: Option<Box<RawValue>>,
+    /// The cursor of the next page.
+    pub next: Option<String>,
+    /// What was done, in words.
+    pub message: Option<String>,
+}
+
+impl Answer {
+    /// The JSON text of `data`, `null` without.
+    pub fn data(&self) -> &str {
+        self.data.as_deref().map_or("null", RawValue::get)
+    }
+
+    /// What was done: `message`, beside `data` or inside of it.
+    pub fn message(&self) -> Option<String> {
+        #[derive(Deserialize)]
+        struct Data {
+            message: Option<String>,
+        }
+        let inner = || serde_json::from_str::<Data>(self.data()).ok()?.message;
+        self.message.clone().or_else(inner)
+    }
+}
+
+impl Service {
+    /// Checks the address.
+    pub fn new(base: String) -> Result<Self> {
+        let base = address(base, &["http", "https"])?;
+        // A proxy of the environment is for the world outside; the WebSocket does not use it either.
+        let http = Client::builder()
+            .no_proxy()
+            .connect_timeout(Duration::from_secs(10))
+            .read_timeout(Duration::from_secs(120))
+            .build()
+            .context("cannot set up HTTP")?;
+        Ok(Self { base, http })
+    }
+
+    /// One call. `path` is encoded already; `body` is JSON text.
+    pub async fn call(&self, method: Method, path: &str, body: Option<String>) -> Result<Answer, Failure> {
+        let url = format!("{}{path}", self.base);
+        let request = self.http.request(method, &url);
+        // An absent body says so: some servers ask for its length (411) all the same.
+        let request = match body {
+            Some(body) => request.header(CONTENT_TYPE, "application/json").body(body),
+            None => request.header(CONTENT_LENGTH, 0),
+        };
+        let lost = |error: reqwest::Error| unreachable(&self.base, &error);
+        let response = request.send().await.map_err(lost)?;
+        let status = response.status();
+        let text = response.text().await.map_err(lost)?;
+        match open(&text) {
+            Some(answer) => answer.map_err(Failure::Refused),
+            None => {
+                Err(anyhow::anyhow!("what answers at {url} is not Org Executor: it said {status}").into())
+            }
+        }
+    }
+}
+
+/// Opens an envelope; `None` if it is none.
+fn open(text: &str) -> Option<Result<Answer, Refusal>> {
+    #[derive(Deserialize)]
+    struct Verdict {
+        success: bool,
+    }
+    let verdict: Verdict = serde_json::from_str(text).ok()?;
+    if verdict.success { serde_json::from_str(text).ok().map(Ok) } else { Some(Err(Refusal::parse(text))) }
+}
+
+/// Checks a base address; a slash at its end is dropped, since paths begin with one.
+pub fn address(base: String, schemes: &[&str]) -> Result<String> {
+    let trimmed = base.trim_end_matches('/');
+    match Url::parse(trimmed) {
+        Ok(url) if schemes.contains(&url.scheme()) && url.has_host() => Ok(trimmed.to_owned()),
+        _ => bail!("{base:?} is not an address: it begins with {}://", schemes[0]),
+    }
+}
+
+/// The path of a definition, or of what stands below `folder`.
+pub fn definition_path(folder: &str, id: &str) -> Result<String> {
+    // Encoding cannot save these: a URL drops them, however they are written.
+    if matches!(id, "" | "." | "..") {
+        bail!("{id:?} cannot be an id");
+    }
+    Ok(format!("/{folder}/{}", encode(id)))
+}
+
+/// Percent-encodes one path segment or query value: RFC 3986's unreserved characters stay, and `:`,
+/// which parts name and version in an id.
+pub fn encode(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~:".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_stays_one_path_segment() {
+        assert_eq!(encode("weather_lookup:v1.0.0-stable"), "weather_lookup:v1.0.0-stable");
+        assert_eq!(encode("a/b c?d#e%f+é~"), "a%2Fb%20c%3Fd%23e%25f%2B%C3%A9~");
+        assert_eq!(definition_path("tool/register", "x y").unwrap(), "/tool/register/x%20y");
+        assert!(definition_path("tool", "..").is_err());
+    }
+
+    #[test]
+    fn an_address_needs_its_scheme() {
+        let http = ["http", "https"];
+        assert_eq!(address("http://h:1//".to_owned(), &http).unwrap(), "http://h:1");
+        for wrong in ["localhost:8000", "ws://h", "", "http://"] {
+            assert!(address(wrong.to_owned(), &http).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_envelope_is_told_from_any_other_answer() {
+        let answer = open(r#"{"success":true,"data":[1e400],"next":"c"}"#).unwrap().unwrap();
+        assert_eq!((answer.data(), answer.next.as_deref()), ("[1e400]", Some("c")));
+        assert!(open(r#"{"success":false,"error":"no"}"#).unwrap().is_err());
+        for foreign in ["", "not found", "{}", "[true]", r#"{"detail":"Not Found"}"#] {
+            assert!(!matches!(open(foreign), Some(Ok(_))), "{foreign}");
+        }
+    }
+
+    #[test]
+    fn the_words_of_an_answer_are_beside_or_inside_its_data() {
+        for text in [
+            r#"{"success":true,"data":{"message":"Tool deleted"}}"#,
+            r#"{"success":true,"message":"Tool deleted","data":{}}"#,
+        ] {
+            let answer = open(text).unwrap().unwrap();
+            assert_eq!(answer.message().as_deref(), Some("Tool deleted"));
+        }
+    }
+}

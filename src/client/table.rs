@@ -1,0 +1,99 @@
+//! Definitions as a table for people: an id a line, cut to the terminal.
+
+use std::borrow::Cow;
+
+use console::{Alignment, Term, measure_text_width, pad_str, strip_ansi_codes, truncate_str};
+
+/// One line of the table.
+#[derive(Debug, Default)]
+pub struct Row {
+    /// The id, never cut while the terminal has room for it.
+    pub id: String,
+    /// The tags.
+    pub tags: Vec<String>,
+    /// What it is for; takes what room is left.
+    pub description: String,
+}
+
+/// The width of the terminal on stdout; `None` when stdout goes elsewhere.
+pub fn terminal_width() -> Option<usize> {
+    let stdout = Term::stdout();
+    let (_, columns) = stdout.is_term().then(|| stdout.size_checked()).flatten()?;
+    (columns > 0).then_some(usize::from(columns))
+}
+
+/// Draws the table, without a line break at its end. Nothing is cut without a `width`.
+pub fn draw(rows: &[Row], width: Option<usize>) -> String {
+    let heading = ["ID", "TAGS", "DESCRIPTION"].map(str::to_owned);
+    let rows =
+        rows.iter().map(|row| [&row.id, &row.tags.join(", "), &row.description].map(|cell| plain(cell)));
+    let lines: Vec<[String; 3]> = std::iter::once(heading).chain(rows).collect();
+    let limit = width.unwrap_or(usize::MAX);
+    let widest = |column: usize, most: usize| {
+        let widths = lines.iter().map(|cells| measure_text_width(&cells[column]));
+        widths.max().unwrap_or(0).min(most)
+    };
+    let (ids, tags) = (widest(0, limit / 2), widest(1, limit / 4));
+    let draw_line = |[id, tag, description]: &[String; 3]| {
+        let line = format!("{}  {}  {description}", pad(id, ids), cut_and_pad(tag, tags));
+        truncate_str(line.trim_end(), limit, "…").into_owned()
+    };
+    lines.iter().map(draw_line).collect::<Vec<_>>().join("\n")
+}
+
+/// Text from elsewhere on one line, with nothing in it that a terminal would obey.
+pub fn plain(text: &str) -> String {
+    strip_ansi_codes(text)
+        .split(|char: char| char.is_whitespace() || char.is_control())
+        .filter(|word| !word.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+fn pad(text: &str, width: usize) -> Cow<'_, str> {
+    pad_str(text, width, Alignment::Left, None)
+}
+
+fn cut_and_pad(text: &str, width: usize) -> Cow<'_, str> {
+    pad_str(text, width, Alignment::Left, Some("…"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows() -> Vec<Row> {
+        vec![
+            Row {
+                id: "binary-increment-tool".to_owned(),
+                tags: vec!["math".to_owned(), "utils".to_owned()],
+                description: "Adds one to\n a  number, and does it well".to_owned(),
+            },
+            Row { id: "übersetzer".to_owned(), ..Row::default() },
+        ]
+    }
+
+    #[test]
+    fn columns_are_aligned_and_nothing_is_cut_off_a_terminal() {
+        assert_eq!(
+            draw(&rows(), None),
+            "ID                     TAGS         DESCRIPTION\n\
+             binary-increment-tool  math, utils  Adds one to a number, and does it well\n\
+             übersetzer"
+        );
+    }
+
+    #[test]
+    fn a_line_is_as_wide_as_the_terminal_at_most() {
+        for width in [1, 10, 24, 40, 60] {
+            let table = draw(&rows(), Some(width));
+            assert!(table.lines().all(|line| measure_text_width(line) <= width));
+        }
+        assert_eq!(draw(&rows(), Some(40)).lines().nth(1), Some("binary-increment-tool  math, uti…  Adds…"));
+    }
+
+    #[test]
+    fn a_description_cannot_command_the_terminal() {
+        assert_eq!(plain("a\u{1b}[31mred\u{1b}]0;title\u{7}\r\nb"), "ared b");
+    }
+}

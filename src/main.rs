@@ -1,0 +1,62 @@
+//! Org Executor: one place where an organisation registers its tools and functions, finds them, and runs them.
+//!
+//! This is the edge: it knows HTTP, WebSockets and the command line, and only sends messages to the engine.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod catalog;
+mod cli;
+mod client;
+mod config;
+mod doors;
+mod rest;
+mod serve;
+mod telemetry;
+mod ws;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::{Cli, Command};
+
+/// The store runs its queries inside the calling task, and deep ones need room.
+const STACK_BYTES: usize = 16 * 1024 * 1024;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let (json, file) = (cli.json, cli.config.clone());
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().thread_stack_size(STACK_BYTES).enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("the runtime cannot be started: {error}")),
+    };
+    match cli.into_command() {
+        Command::CheckConfig { default: true } => {
+            print!("{}", config::default_text());
+            ExitCode::SUCCESS
+        }
+        Command::CheckConfig { default: false } => match config::load(file.as_deref()) {
+            Ok(_) => {
+                println!("the configuration is good");
+                ExitCode::SUCCESS
+            }
+            Err(error) => fail(&error.to_string()),
+        },
+        // On a thread of the runtime: what the main thread has for children are orphans, and nothing else.
+        Command::Serve(args) => {
+            let served = runtime.block_on(runtime.spawn(serve::run(file, args.insecure)));
+            match served {
+                Ok(Ok(())) => ExitCode::SUCCESS,
+                Ok(Err(error)) => fail(&format!("{error:#}")),
+                Err(error) => fail(&format!("the service panicked: {error}")),
+            }
+        }
+        Command::Client(command) => runtime.block_on(client::run(command, json)),
+    }
+}
+
+fn fail(message: &str) -> ExitCode {
+    eprintln!("error: {message}");
+    ExitCode::FAILURE
+}

@@ -1,0 +1,108 @@
+//! The REST port: routes, doors, limits. A handler parses, sends one message to the engine, and renders the answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actors::error::{Code, Error};
+use actors::system::System;
+use poem::endpoint::make;
+use poem::http::{StatusCode, header};
+use poem::{Endpoint, EndpointExt, Request, Response, Route, Server};
+use poem_openapi::OpenApiService;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::config::RestConfig;
+use crate::doors::Doors;
+
+mod body;
+mod definitions;
+mod listener;
+mod reply;
+mod status;
+
+use definitions::{Definitions, Functions, Queries, Tools};
+use reply::refuse;
+use status::Status;
+
+/// How long open requests may take once the service shuts down.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Serves until `closing` turns true and the open requests are answered.
+pub async fn serve(
+    listener: TcpListener,
+    config: RestConfig,
+    system: System,
+    mut closing: watch::Receiver<bool>,
+) {
+    let idle = Duration::from_millis(config.idle_timeout_ms);
+    let acceptor = listener::Limited::new(listener, config.max_connections);
+    let server = Server::new_with_acceptor(acceptor).idle_timeout(idle);
+    let closed = async move {
+        // An error means that the sender is gone, and the service with it.
+        let _ = closing.wait_for(|closing| *closing).await;
+    };
+    if let Err(error) = server.run_with_graceful_shutdown(routes(&config, &system), closed, Some(GRACE)).await
+    {
+        tracing::error!(%error, "the REST port failed");
+    }
+}
+
+fn routes(config: &RestConfig, system: &System) -> impl Endpoint<Output = Response> + use<> {
+    let tools = Definitions::<Tools>::new(system.clone());
+    let functions = Definitions::<Functions>::new(system.clone());
+    let queries = (Queries::<Tools>::new(system.clone()), Queries::<Functions>::new(system.clone()));
+    let apis = (tools, queries.0, functions, queries.1, Status::new(system.clone()));
+    let service = OpenApiService::new(apis, "Org Executor", env!("CARGO_PKG_VERSION"))
+        .description("Registers, finds and runs an organisation's tools and functions.");
+    let (spec, docs) = (service.spec(), service.swagger_ui());
+    let doors = Arc::new(Doors::new(config.bind, &config.allowed_hosts, &config.allowed_origins));
+    let body_bytes = config.body_bytes;
+    Route::new()
+        .at("/openapi.json", make(move |_| std::future::ready(document(&spec))))
+        .nest("/docs", docs)
+        .nest("/", service)
+        .catch_all_error(|error| std::future::ready(from_poem(&error)))
+        .data(body::Limit(body_bytes))
+        .around(move |endpoint, request| {
+            let doors = doors.clone();
+            async move { guarded(&*endpoint, request, &doors).await }
+        })
+}
+
+/// Lets in what the doors let in; everything else gets its answer here.
+async fn guarded<E>(endpoint: &E, request: Request, doors: &Doors) -> poem::Result<Response>
+where
+    E: Endpoint<Output = Response>,
+{
+    let text = |name| request.headers().get(name).map(|value| value.to_str().unwrap_or("?").to_owned());
+    // HTTP/2 carries the host in the request's target.
+    let host =
+        text(header::HOST).or_else(|| request.uri().authority().map(|authority| authority.to_string()));
+    if let Err(error) = doors.check(host.as_deref(), text(header::ORIGIN).as_deref()) {
+        return Ok(refuse(&error));
+    }
+    endpoint.call(request).await
+}
+
+fn document(spec: &str) -> Response {
+    Response::builder().content_type("application/json; charset=utf-8").body(spec.to_owned())
+}
+
+/// What poem itself refuses, in this service's envelope. It names no path and repeats no input.
+fn from_poem(error: &poem::Error) -> Response {
+    let (code, message) = match error.status() {
+        StatusCode::NOT_FOUND => (Code::NotFound, "there is nothing at this path".to_owned()),
+        StatusCode::METHOD_NOT_ALLOWED => {
+            (Code::MethodNotAllowed, "this path does not take this method; /docs tells which".to_owned())
+        }
+        StatusCode::PAYLOAD_TOO_LARGE => (Code::TooLarge, "the body is too large".to_owned()),
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => (Code::UnsupportedMediaType, body::MEDIA_TYPE.to_owned()),
+        status if status.is_client_error() => (Code::Invalid, error.to_string()),
+        _ => {
+            tracing::error!(%error, "a request failed");
+            (Code::Unavailable, "the service failed on this request".to_owned())
+        }
+    };
+    refuse(&Error::new(code, message))
+}

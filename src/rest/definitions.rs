@@ -1,0 +1,254 @@
+//! Tools and functions: one implementation for both, told apart by a type.
+
+use std::marker::PhantomData;
+
+use actors::definition::{Definition, Kind, Patch};
+use actors::error::{Error, Result};
+use actors::query::Filter;
+use actors::registry::PageRequest;
+use actors::system::System;
+use poem::http::{StatusCode, header};
+use poem::{IntoResponse, Response};
+use poem_openapi::OpenApi;
+use poem_openapi::param::{Header, Path, Query};
+use serde_json::json;
+
+use super::body::JsonText;
+use super::reply::{Reply, json_response};
+
+/// How many definitions a page has unless told, and at most.
+const DEFAULT_LIMIT: usize = 1_000;
+const MAX_LIMIT: usize = 10_000;
+
+/// Tools or functions.
+pub trait Registered: Send + Sync + 'static {
+    /// What is registered.
+    const KIND: Kind;
+    /// The path of one.
+    const ONE: &'static str;
+    /// The path of a query.
+    const MANY: &'static str;
+}
+
+/// `/tool` and `/tools`.
+pub struct Tools;
+
+/// `/function` and `/functions`.
+pub struct Functions;
+
+impl Registered for Tools {
+    const KIND: Kind = Kind::Tool;
+    const ONE: &'static str = "/tool";
+    const MANY: &'static str = "/tools";
+}
+
+impl Registered for Functions {
+    const KIND: Kind = Kind::Function;
+    const ONE: &'static str = "/function";
+    const MANY: &'static str = "/functions";
+}
+
+/// The life of one definition.
+pub struct Definitions<R> {
+    system: System,
+    registered: PhantomData<R>,
+}
+
+impl<R> Definitions<R> {
+    /// Serves from this system.
+    pub fn new(system: System) -> Self {
+        Self { system, registered: PhantomData }
+    }
+}
+
+#[OpenApi(prefix_path = R::ONE)]
+impl<R: Registered> Definitions<R> {
+    /// Register a new definition; an id that is taken is a conflict.
+    #[oai(path = "/", method = "post")]
+    async fn create(&self, body: JsonText) -> Reply<201> {
+        self.try_create(&body.0).await.unwrap_or_else(|error| Reply::refused(&error))
+    }
+
+    /// Get a definition by its id. The ETag is its revision; with If-None-Match an unchanged one is a 304.
+    #[oai(path = "/:id", method = "get")]
+    async fn get(
+        &self,
+        id: Path<String>,
+        #[oai(name = "If-None-Match")] if_none_match: Header<Option<String>>,
+    ) -> Reply<200> {
+        self.try_get(&id, if_none_match.0.as_deref()).await.unwrap_or_else(|error| Reply::refused(&error))
+    }
+
+    /// Replace the given fields of a definition; the others stay. With If-Match only that revision is changed.
+    #[oai(path = "/:id", method = "put")]
+    async fn update(
+        &self,
+        id: Path<String>,
+        #[oai(name = "If-Match")] if_match: Header<Option<String>>,
+        body: JsonText,
+    ) -> Reply<200> {
+        self.try_update(&id, if_match.0, &body.0).await.unwrap_or_else(|error| Reply::refused(&error))
+    }
+
+    /// Remove a definition. With If-Match only that revision is removed.
+    #[oai(path = "/:id", method = "delete")]
+    async fn delete(
+        &self,
+        id: Path<String>,
+        #[oai(name = "If-Match")] if_match: Header<Option<String>>,
+    ) -> Reply<200> {
+        let deleted = self.system.delete(R::KIND, &id, if_match.0).await;
+        deleted.map_or_else(|error| Reply::refused(&error), |_| done(R::KIND, "deleted"))
+    }
+
+    /// Fetch a definition from the configured sources and register it.
+    #[oai(path = "/register/:id", method = "post")]
+    async fn register(&self, id: Path<String>) -> Reply<201> {
+        self.try_register(&id).await.unwrap_or_else(|error| Reply::refused(&error))
+    }
+}
+
+impl<R: Registered> Definitions<R> {
+    async fn try_create(&self, body: &str) -> Result<Reply<201>> {
+        let definition = Definition::parse(R::KIND, body)?;
+        let created = self.system.create(definition).await?;
+        let message = format!("{} created", R::KIND.title());
+        Ok(Reply::data(&json!({ "message": message, "id": created.id }).to_string()))
+    }
+
+    async fn try_get(&self, id: &str, if_none_match: Option<&str>) -> Result<Reply<200>> {
+        let definition = self.system.get(R::KIND, id).await?;
+        let is_known =
+            |etags: &str| etags == "*" || etags.split(',').any(|etag| etag.trim() == definition.etag);
+        if if_none_match.is_some_and(is_known) {
+            let unchanged =
+                Response::builder().status(StatusCode::NOT_MODIFIED).header(header::ETAG, &definition.etag);
+            return Ok(Reply::response(unchanged.finish()));
+        }
+        let text = String::from_utf8_lossy(&definition.json);
+        let response = json_response(StatusCode::OK, format!(r#"{{"success":true,"data":{text}}}"#));
+        Ok(Reply::response(response.with_header(header::ETAG, &definition.etag).into_response()))
+    }
+
+    async fn try_update(&self, id: &str, if_match: Option<String>, body: &str) -> Result<Reply<200>> {
+        let patch = Patch::parse(R::KIND, body)?;
+        self.system.update(R::KIND, id, patch, if_match).await?;
+        Ok(done(R::KIND, "updated"))
+    }
+
+    async fn try_register(&self, id: &str) -> Result<Reply<201>> {
+        let definition = self.system.register(R::KIND, id).await?;
+        let message = json!(format!("Inserted {} with id: {}", R::KIND.name(), definition.id));
+        let data = String::from_utf8_lossy(&definition.json);
+        Ok(Reply::envelope(format!(r#"{{"success":true,"message":{message},"data":{data}}}"#)))
+    }
+}
+
+fn done(kind: Kind, what: &str) -> Reply<200> {
+    Reply::data(&json!({ "message": format!("{} {what}", kind.title()) }).to_string())
+}
+
+/// Queries over definitions.
+pub struct Queries<R> {
+    system: System,
+    registered: PhantomData<R>,
+}
+
+impl<R> Queries<R> {
+    /// Serves from this system.
+    pub fn new(system: System) -> Self {
+        Self { system, registered: PhantomData }
+    }
+}
+
+#[OpenApi(prefix_path = R::MANY)]
+impl<R: Registered> Queries<R> {
+    /// Find definitions by a filter, in the order of their ids. `next` is the cursor of the next page.
+    #[oai(path = "/", method = "post")]
+    async fn query(
+        &self,
+        /// How many at most: 1 to 10,000, 1,000 unless told.
+        limit: Query<Option<String>>,
+        /// The `next` of the page before.
+        cursor: Query<Option<String>>,
+        /// The order: `id`.
+        sort: Query<Option<String>>,
+        body: JsonText,
+    ) -> Reply<200> {
+        let page = page(limit.0.as_deref(), cursor.0.as_deref(), sort.0.as_deref());
+        self.try_query(&body.0, page).await.unwrap_or_else(|error| Reply::refused(&error))
+    }
+}
+
+impl<R: Registered> Queries<R> {
+    async fn try_query(&self, body: &str, page: Result<PageRequest>) -> Result<Reply<200>> {
+        let filter = Filter::parse(R::KIND, &actors::json::parse(body)?)?;
+        let page = self.system.query(R::KIND, filter, page?).await?;
+        let data = page.items.join(",");
+        let next = page.next.map_or_else(String::new, |id| format!(r#","next":"{}""#, cursor_of(&id)));
+        Ok(Reply::envelope(format!(r#"{{"success":true,"data":[{data}]{next}}}"#)))
+    }
+}
+
+fn page(limit: Option<&str>, cursor: Option<&str>, sort: Option<&str>) -> Result<PageRequest> {
+    let bad_limit =
+        || Error::invalid(format!("`limit` is not a whole number from 1 to {MAX_LIMIT}")).at("limit");
+    let limit = match limit {
+        None => DEFAULT_LIMIT,
+        Some(text) => {
+            text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit)).ok_or_else(bad_limit)?
+        }
+    };
+    if sort.is_some_and(|sort| sort != "id") {
+        return Err(Error::invalid("`sort` knows one order: `id`").at("sort"));
+    }
+    let bad_cursor = || Error::invalid("`cursor` is not the `next` of an earlier page").at("cursor");
+    let after = cursor.map(|cursor| id_of(cursor).ok_or_else(bad_cursor)).transpose()?;
+    Ok(PageRequest { limit, after })
+}
+
+/// A cursor is the last id that was looked at, in hexadecimal: opaque, and safe in a URL.
+fn cursor_of(id: &str) -> String {
+    id.bytes().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn id_of(cursor: &str) -> Option<String> {
+    let digits = cursor.as_bytes();
+    let pairs = digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
+    let bytes: Vec<u8> = pairs.collect::<Option<_>>().filter(|_| digits.len().is_multiple_of(2))?;
+    String::from_utf8(bytes).ok().filter(|id| !id.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_leads_back_to_its_id() {
+        for id in ["a", "weather_lookup:v1.0.0-stable", "日本"] {
+            assert_eq!(id_of(&cursor_of(id)).as_deref(), Some(id));
+        }
+        for bad in ["", "x", "6", "ff", "é"] {
+            assert_eq!(id_of(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_page_is_bounded() {
+        assert_eq!(page(None, None, None), Ok(PageRequest { limit: 1_000, after: None }));
+        assert_eq!(
+            page(Some("5"), Some("61"), Some("id")),
+            Ok(PageRequest { limit: 5, after: Some("a".into()) })
+        );
+        for (limit, cursor, sort) in [
+            (Some("0"), None, None),
+            (Some("10001"), None, None),
+            (Some("-1"), None, None),
+            (Some("x"), None, None),
+            (None, Some("zz"), None),
+            (None, None, Some("age")),
+        ] {
+            assert!(page(limit, cursor, sort).is_err());
+        }
+    }
+}

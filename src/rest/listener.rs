@@ -1,0 +1,92 @@
+//! Accepts connections for poem: a bounded number, without Nagle's delay, and with a pause when the process has no
+//! descriptor left, where poem's own listener would spin.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use poem::http::uri::Scheme;
+use poem::listener::Acceptor;
+use poem::web::{LocalAddr, RemoteAddr};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// How long nothing is accepted after accepting failed.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// A listener that holds this many connections at most; further ones wait in the kernel's queue.
+pub struct Limited {
+    listener: TcpListener,
+    admission: Arc<Semaphore>,
+}
+
+impl Limited {
+    /// Takes over a bound listener.
+    pub fn new(listener: TcpListener, max_connections: usize) -> Self {
+        Self { listener, admission: Arc::new(Semaphore::new(max_connections)) }
+    }
+}
+
+impl Acceptor for Limited {
+    type Io = Admitted;
+
+    fn local_addr(&self) -> Vec<LocalAddr> {
+        self.listener.local_addr().map(|address| LocalAddr(address.into())).into_iter().collect()
+    }
+
+    async fn accept(&mut self) -> io::Result<(Admitted, LocalAddr, RemoteAddr, Scheme)> {
+        let permit = self.admission.clone().acquire_owned().await.map_err(io::Error::other)?;
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, peer)) => {
+                    // Without it only a delay is lost.
+                    let _ = stream.set_nodelay(true);
+                    let local = LocalAddr(stream.local_addr()?.into());
+                    let io = Admitted { stream, _permit: permit };
+                    return Ok((io, local, RemoteAddr(peer.into()), Scheme::HTTP));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+/// A connection with its place among the admitted ones.
+pub struct Admitted {
+    stream: TcpStream,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl AsyncRead for Admitted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Admitted {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}

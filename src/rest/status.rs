@@ -1,0 +1,47 @@
+//! Whether the service lives, can take work, and what its tree looks like at this moment.
+
+use actors::error::{Code, Error};
+use actors::system::System;
+use poem_openapi::OpenApi;
+use serde_json::json;
+
+use super::reply::Reply;
+
+/// The state of the service.
+pub struct Status {
+    system: System,
+}
+
+impl Status {
+    /// Shows this system.
+    pub fn new(system: System) -> Self {
+        Self { system }
+    }
+}
+
+#[OpenApi]
+impl Status {
+    /// Whether the process lives.
+    #[oai(path = "/healthz", method = "get")]
+    async fn healthz(&self) -> Reply<200> {
+        Reply::data(r#"{"status":"alive"}"#)
+    }
+
+    /// Whether work can be taken; 503 with the reason otherwise.
+    #[oai(path = "/readyz", method = "get")]
+    async fn readyz(&self) -> Reply<200> {
+        match self.system.why_not_ready().await {
+            None => Reply::data(r#"{"status":"ready"}"#),
+            Some(reason) if self.system.is_draining() => Reply::refused(&Error::new(Code::Draining, reason)),
+            Some(reason) => Reply::refused(&Error::unavailable(reason)),
+        }
+    }
+
+    /// The live supervision tree, the queues and the pools.
+    #[oai(path = "/system", method = "get")]
+    async fn system(&self) -> Reply<200> {
+        let picture = serde_json::to_value(self.system.picture().await);
+        let picture = picture.unwrap_or_else(|error| json!({ "error": error.to_string() }));
+        Reply::data(&json!({ "version": env!("CARGO_PKG_VERSION"), "tree": picture }).to_string())
+    }
+}

@@ -1,0 +1,130 @@
+//! The life of the service: configure, start, serve until a signal, drain.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use actors::system::{Bounds, System};
+use anyhow::{Context, Result, bail};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::config::{self, Config};
+use crate::{catalog, rest, telemetry, ws};
+
+/// How long connections may take to close once the engine has drained.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// Runs the service until it is told to end.
+///
+/// # Errors
+/// What the configuration, the ports or the store have against it, or why the engine could not go on.
+pub async fn run(file: Option<PathBuf>, insecure: bool) -> Result<()> {
+    let config = config::load(file.as_deref())?;
+    config.check_exposure(insecure)?;
+    telemetry::init(&config.log)?;
+    let rest_listener = listen("rest.bind", config.rest.bind).await?;
+    let websocket_listener = listen("websocket.bind", config.websocket.bind).await?;
+    let bounds = Bounds { sessions: config.websocket.max_connections };
+    let system = System::start(config.engine.clone(), bounds).await.context("the service cannot start")?;
+    catalog::install(&system).await.context("the catalog cannot be installed")?;
+
+    let mut signals = Signals::new()?;
+    let (close, closing) = watch::channel(false);
+    let addresses = (rest_listener.local_addr()?, websocket_listener.local_addr()?);
+    let rest = tokio::spawn(rest::serve(rest_listener, config.rest.clone(), system.clone(), closing.clone()));
+    let sockets =
+        tokio::spawn(ws::serve(websocket_listener, config.websocket.clone(), system.clone(), closing));
+    tracing::info!(rest = %addresses.0, websocket = %addresses.1, "ready");
+
+    let ending = signals.wait(&system, file, &config).await;
+    close.send_replace(true);
+    match ending {
+        Ending::Asked(name) => {
+            tracing::info!(signal = name, "shutting down; a second signal ends at once");
+            tokio::select! {
+                drained = drain(&system, rest, sockets) => drained,
+                name = signals.next() => bail!("ended at once by a second signal ({name})"),
+            }
+        }
+        Ending::Fatal(reason) => {
+            tracing::error!(reason, "the service ends");
+            bail!("the service ends: {reason}")
+        }
+    }
+}
+
+async fn listen(key: &str, address: std::net::SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("{key} = \"{address}\" cannot be listened on"))
+}
+
+async fn drain(
+    system: &System,
+    rest: tokio::task::JoinHandle<()>,
+    sockets: tokio::task::JoinHandle<()>,
+) -> Result<()> {
+    let drained = system.drain().await;
+    for server in [rest, sockets] {
+        if tokio::time::timeout(GOODBYE, server).await.is_err() {
+            tracing::warn!("some connections did not close in time");
+        }
+    }
+    drained.context("the store could not be closed in order")?;
+    tracing::info!("ended in order");
+    Ok(())
+}
+
+/// Why the service ends.
+enum Ending {
+    Asked(&'static str),
+    Fatal(String),
+}
+
+/// The signals that the service heeds.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self> {
+        let listen = |kind| signal(kind).context("signals cannot be listened to");
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
+
+    /// The next signal that asks for the end.
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+        }
+    }
+
+    /// Serves until a signal or a failure that cannot be borne; SIGHUP applies a changed configuration.
+    async fn wait(&mut self, system: &System, file: Option<PathBuf>, config: &Config) -> Ending {
+        let mut pools = config.engine.pools.clone();
+        loop {
+            tokio::select! {
+                _ = self.interrupt.recv() => return Ending::Asked("SIGINT"),
+                _ = self.terminate.recv() => return Ending::Asked("SIGTERM"),
+                reason = system.fatal() => return Ending::Fatal(reason),
+                _ = self.hangup.recv() => match config::load(file.as_deref()) {
+                    Ok(changed) if changed.engine.pools == pools => {
+                        tracing::info!("SIGHUP: the pools are as they were; other sections need a restart");
+                    }
+                    Ok(changed) => {
+                        pools = changed.engine.pools;
+                        system.resize(pools.clone());
+                        tracing::info!("SIGHUP: the pools were resized; other sections need a restart");
+                    }
+                    Err(error) => tracing::error!(%error, "SIGHUP: the configuration was left as it is"),
+                },
+            }
+        }
+    }
+}

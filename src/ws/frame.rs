@@ -1,0 +1,84 @@
+//! The frames that a client gets, in the seed's words. Only the last one has a key `output` or `error`, so that a
+//! client which waits for one of them goes on past all others.
+
+use actors::error::Error;
+use actors::execution::Outcome;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+/// The execution is in the queue.
+pub fn accepted(uuid: Uuid) -> String {
+    json!({ "success": true, "uuid": uuid }).to_string()
+}
+
+/// It began to run.
+pub fn started(uuid: Uuid) -> String {
+    json!({ "success": true, "event": "started", "uuid": uuid }).to_string()
+}
+
+/// It printed a line: progress where the line is `{"progress":0.4,"message":"…"}`, else log.
+pub fn log(uuid: Option<Uuid>, line: &str) -> String {
+    let progress = line.starts_with('{').then(|| serde_json::from_str::<Value>(line).ok()).flatten();
+    if let Some(progress) = progress.filter(|line| line["progress"].is_number()) {
+        let message = progress["message"].as_str().unwrap_or_default();
+        let share = &progress["progress"];
+        return json!({ "success": true, "event": "progress", "uuid": uuid, "progress": share, "message": message })
+            .to_string();
+    }
+    json!({ "success": true, "event": "log", "uuid": uuid, "stream": "stderr", "line": line }).to_string()
+}
+
+/// Lines were lost, because the client reads slower than the program prints.
+pub fn dropped(uuid: Option<Uuid>, lines: u64) -> String {
+    json!({ "success": true, "event": "dropped", "uuid": uuid, "lines": lines }).to_string()
+}
+
+/// It ended.
+pub fn finished(outcome: &Outcome) -> String {
+    match &outcome.result {
+        Ok(output) => format!(r#"{{"success":true,"output":{output}}}"#),
+        Err(failure) => {
+            json!({ "success": false, "error": failure.message, "code": failure.code }).to_string()
+        }
+    }
+}
+
+/// The request was not taken in.
+pub fn refused(error: &Error) -> String {
+    let mut frame = json!({ "success": false, "error": error.to_string(), "code": error.code().as_str() });
+    if let Some(details) = error.details() {
+        frame["details"] = details.clone();
+    }
+    frame.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_frames_are_the_seeds() {
+        let uuid = Uuid::nil();
+        assert_eq!(accepted(uuid), r#"{"success":true,"uuid":"00000000-0000-0000-0000-000000000000"}"#);
+        let outcome = Outcome::succeeded(r#"{"result":6}"#.into());
+        assert_eq!(finished(&outcome), r#"{"success":true,"output":{"result":6}}"#);
+        let failed: Value =
+            serde_json::from_str(&finished(&Outcome::failed("exit_status", "x"))).expect("JSON");
+        assert_eq!(failed, json!({"success": false, "error": "x", "code": "exit_status"}));
+    }
+
+    #[test]
+    fn what_comes_between_has_neither_output_nor_error() {
+        for line in ["plain", "{\"output\":1}", "{\"progress\":0.4,\"message\":\"m\",\"error\":1}", "{broken"]
+        {
+            let frame: Value = serde_json::from_str(&log(None, line)).expect("JSON");
+            assert!(frame.get("output").is_none() && frame.get("error").is_none(), "{frame}");
+        }
+        let frame: Value =
+            serde_json::from_str(&log(None, "{\"progress\":0.4,\"message\":\"m\"}")).expect("JSON");
+        assert_eq!(
+            (&frame["event"], &frame["progress"], &frame["message"]),
+            (&json!("progress"), &json!(0.4), &json!("m"))
+        );
+    }
+}

@@ -1,0 +1,224 @@
+//! How the service starts, drains and ends, and what a streaming client hears.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use crate::census::processes_of;
+use crate::program::{Gate, shell, tool};
+use crate::service::{Launch, PATIENCE, Service, eventually, request, request_with};
+use crate::socket::{Socket, Talk, is_final};
+
+/// A service with an execution that waits at the gate.
+async fn waiting(launch: Launch) -> (Service, Gate, Socket, String) {
+    let (service, gate) = (launch.start().await, Gate::new());
+    let metadata = gate.program(r#"printf '{"ok":1}'"#);
+    service.create(&tool("waiting", metadata)).await;
+    let (socket, uuid) = accepted(&service).await;
+    gate.arrived(1).await;
+    (service, gate, socket, uuid)
+}
+
+async fn accepted(service: &Service) -> (Socket, String) {
+    let mut socket = service.socket("/tool").await;
+    socket.send(&request("tool", "waiting", json!({}))).await;
+    let frame = socket.frame().await.unwrap();
+    let uuid = frame["uuid"].as_str().unwrap().to_owned();
+    (socket, uuid)
+}
+
+/// Waits until the service says that it is not ready, or does not answer any more.
+async fn is_draining(service: &Service) {
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        match service.client().get(service.url("/readyz")).send().await {
+            Ok(answer) if answer.status() == 200 => {}
+            _ => return,
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the service does not drain");
+}
+
+#[tokio::test]
+async fn a_running_execution_finishes_within_the_grace() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let (mut service, gate, socket, _) = waiting(Launch::new()).await;
+        service.signal(signal);
+        is_draining(&service).await;
+        gate.open();
+        let talk = socket.rest().await;
+        assert_eq!(talk.last()["output"], json!({ "ok": 1 }), "{talk:?}");
+        assert_eq!(talk.close, Some(1000), "{talk:?}");
+        assert_eq!(service.exit().await.code(), Some(0));
+    }
+}
+
+#[tokio::test]
+async fn new_work_is_refused_while_it_drains() {
+    let (mut service, gate, socket, _) = waiting(Launch::new()).await;
+    let mut open_before = service.socket("/tool").await;
+    service.signal(Signal::SIGTERM);
+    is_draining(&service).await;
+    let text = request("tool", "waiting", json!({}));
+    open_before.send(&text).await;
+    let refused = open_before.rest().await;
+    // It may have been closed as idle before it asked.
+    match refused.frames.as_slice() {
+        [] => assert_eq!(refused.close, Some(1001), "{refused:?}"),
+        frames => assert_eq!(frames[0]["code"], "draining", "{refused:?}"),
+    }
+    if let Ok(talk) = Talk::hold(service.websocket, "/tool", &text).await {
+        assert_eq!(talk.last()["code"], "draining", "{talk:?}");
+    }
+    gate.open();
+    assert_eq!(socket.rest().await.last()["output"], json!({ "ok": 1 }));
+    assert_eq!(service.exit().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_as_going_away() {
+    let service = Service::start().await;
+    let idle = service.socket("/tool").await;
+    let (status, talk) = tokio::join!(service.stop(), idle.rest());
+    assert_eq!(talk.close, Some(1001), "{talk:?}");
+    assert!(talk.frames.is_empty(), "{talk:?}");
+    assert_eq!(status.code(), Some(0));
+}
+
+#[tokio::test]
+async fn what_outlasts_the_grace_is_told_and_ended() {
+    let launch = Launch::new().set("DISPATCHER__GRACE_MS", 300);
+    let (mut service, _gate, socket, uuid) = waiting(launch).await;
+    service.signal(Signal::SIGTERM);
+    let talk = socket.rest().await;
+    assert_eq!(talk.frames.len(), 1, "{talk:?}");
+    assert_eq!(talk.last()["success"], false, "{talk:?}");
+    assert_eq!(service.exit().await.code(), Some(0));
+    let gone = || processes_of(&uuid).is_empty();
+    eventually("its program has ended", Duration::from_secs(2), gone).await;
+}
+
+#[tokio::test]
+async fn what_is_queued_when_it_drains_is_told_once() {
+    let (mut service, gate, running, _) = waiting(Launch::new().executors(1)).await;
+    let (queued, _) = accepted(&service).await;
+    service.signal(Signal::SIGTERM);
+    is_draining(&service).await;
+    gate.open();
+    let (running, queued) = tokio::join!(running.rest(), queued.rest());
+    assert_eq!(running.last()["output"], json!({ "ok": 1 }));
+    let finals = queued.frames.iter().filter(|frame| is_final(frame)).count();
+    assert_eq!(finals, 1, "{queued:?}");
+    assert_eq!(service.exit().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_it_at_once() {
+    let launch = Launch::new().set("DISPATCHER__GRACE_MS", 60_000);
+    let (mut service, _gate, _socket, _) = waiting(launch).await;
+    service.signal(Signal::SIGTERM);
+    is_draining(&service).await;
+    let start = Instant::now();
+    service.signal(Signal::SIGTERM);
+    service.exit().await;
+    let took = start.elapsed();
+    println!("ended {took:?} after the second signal");
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}
+
+#[tokio::test]
+async fn a_second_process_on_the_same_folder_is_refused() {
+    let service = Service::start().await;
+    let (status, log) = Launch::on(service.folder()).refused().await;
+    assert!(!status.success(), "{status}");
+    let said = log.to_lowercase();
+    let words = ["another", "already", "in use", "locked"];
+    assert!(words.iter().any(|word| said.contains(word)), "{log}");
+    assert!(!said.contains("panicked"), "{log}");
+    let input = json!({ "value": 5 });
+    let frames = service.run_tool("binary-increment-tool", input).await;
+    assert_eq!(frames[1]["output"], json!({ "result": 6 }));
+}
+
+#[tokio::test]
+async fn after_a_kill_it_starts_again_with_all_that_was_stored() {
+    let service = Service::start().await;
+    service.create(&tool("kept", shell("printf 1"))).await;
+    let folder = service.folder();
+    drop(service);
+    let service = Launch::on(folder).start().await;
+    let talk = service.run("tool", "kept", json!({})).await;
+    assert_eq!(*talk.output(), json!(1));
+}
+
+#[tokio::test]
+async fn a_streaming_client_hears_start_and_log_before_the_result() {
+    let service = Service::start().await;
+    let script = r#"echo first >&2; echo second >&2; printf '{"ok":1}'"#;
+    service.create(&tool("talking", shell(script))).await;
+    let options = json!({ "stream": true });
+    let text = request_with("tool", "talking", json!({}), options);
+    let talk = service.talk("/tool", &text).await;
+    assert_eq!(*talk.output(), json!({ "ok": 1 }));
+    let between = &talk.frames[1..talk.frames.len() - 1];
+    for frame in between {
+        assert_eq!(frame["success"], true, "{frame}");
+        assert!(!is_final(frame), "{frame}");
+    }
+    let told = |event: &str, text: &str| {
+        let tells = |frame: &Value| frame["event"] == event && frame.to_string().contains(text);
+        let at = between.iter().position(tells);
+        at.unwrap_or_else(|| panic!("no {event} {text}: {between:?}"))
+    };
+    assert!(told("started", "") < told("log", "first"));
+    assert!(told("log", "first") < told("log", "second"));
+
+    let quiet = service.run_tool("talking", json!({})).await;
+    assert_eq!(quiet.len(), 2, "{quiet:?}");
+}
+
+#[tokio::test]
+async fn a_changed_configuration_resizes_a_pool_on_sighup() {
+    let pool = |size| format!("[pools.binary]\nmin = {size}\nmax = {size}\n");
+    let (service, gate, first, _) = waiting(Launch::new().config(&pool(1))).await;
+    let (second, _) = accepted(&service).await;
+    assert_eq!(gate.read("arrived").lines().count(), 1);
+    std::fs::write(service.path("config.toml"), pool(2)).unwrap();
+    service.signal(Signal::SIGHUP);
+    gate.arrived(2).await;
+    gate.open();
+    for socket in [first, second] {
+        assert_eq!(socket.rest().await.last()["output"], json!({ "ok": 1 }));
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_key_is_refused_with_the_nearest_known_one() {
+    let check = |launch: Launch| launch.output("check-config", &[]);
+    let (status, said) = check(Launch::new()).await;
+    assert!(status.success(), "{said}");
+    let misspelt = [
+        (Launch::new().set("WEBSOCKET__BNID", "x"), "bind"),
+        (Launch::new().set("WEBSOKET__BIND", "x"), "websocket"),
+        (Launch::new().config("[stroe]\nurl = \"mem://\"\n"), "store"),
+        (Launch::new().config("[pools.binary]\nmaks = 3\n"), "max"),
+    ];
+    for (launch, nearest) in misspelt {
+        let (status, said) = check(launch).await;
+        assert!(!status.success(), "{said}");
+        assert!(said.contains(nearest), "{nearest}: {said}");
+    }
+    let (status, log) = Launch::new().set("WEBSOCKET__BNID", "x").refused().await;
+    assert!(!status.success(), "{log}");
+}
+
+#[tokio::test]
+async fn an_address_beyond_loopback_needs_to_be_insisted_on() {
+    for key in ["REST__BIND", "WEBSOCKET__BIND"] {
+        let (status, log) = Launch::new().set(key, "0.0.0.0:0").refused().await;
+        assert!(!status.success(), "{log}");
+        assert!(log.contains("--insecure"), "{log}");
+    }
+}
