@@ -7,7 +7,7 @@ use actors::error::{Code, Error};
 use actors::system::System;
 use poem::endpoint::make;
 use poem::http::{StatusCode, header};
-use poem::{Endpoint, EndpointExt, Request, Response, Route, Server};
+use poem::{Endpoint, EndpointExt, Request, Response, Route, Server, get};
 use poem_openapi::OpenApiService;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -59,7 +59,7 @@ fn routes(config: &RestConfig, system: &System) -> impl Endpoint<Output = Respon
     let doors = Arc::new(Doors::new(config.bind, &config.allowed_hosts, &config.allowed_origins));
     let body_bytes = config.body_bytes;
     Route::new()
-        .at("/openapi.json", make(move |_| std::future::ready(document(&spec))))
+        .at("/openapi.json", get(make(move |_| std::future::ready(document(&spec)))))
         .nest("/docs", docs)
         .nest("/", service)
         .catch_all_error(|error| std::future::ready(from_poem(&error)))

@@ -35,6 +35,7 @@ const MAX_ATTEMPTS: u32 = 5;
 
 /// What the dispatcher does.
 #[derive(Debug)]
+#[expect(missing_docs, reason = "the fields of a message are named for what they are")]
 pub enum Msg {
     /// Take an execution in, or refuse it.
     Submit { job: Box<Job>, caller: Caller, permit: OwnedSemaphorePermit },

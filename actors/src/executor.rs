@@ -21,6 +21,7 @@ pub type Ref = ActorRef<Msg>;
 
 /// What an executor does.
 #[derive(Debug)]
+#[expect(missing_docs, reason = "the fields of a message are named for what they are")]
 pub enum Msg {
     /// Run this, and tell that dispatcher how it ended.
     Run { job: Arc<Job>, attempt: u32, dispatcher: dispatcher::Ref },

@@ -151,7 +151,7 @@ mod tests {
     fn numbers_keep_their_text() {
         let text =
             r#"{"a":18446744073709551615,"b":9007199254740993,"c":1e308,"d":0.10,"e":-0.0,"f":"a \" b"}"#;
-        let spaced = text.replace(':', " :\n\t").replace("a \" b", "a \" b");
+        let spaced = text.replace(':', " :\n\t");
         assert!(parse(text).is_ok());
         assert_eq!(compact(&spaced), text);
         let members = members(text).expect("an object");

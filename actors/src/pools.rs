@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 
@@ -19,6 +20,9 @@ use crate::supervision::Backoff;
 
 /// A reference to the supervisor of the pools.
 pub type Ref = ActorRef<Msg>;
+
+/// How soon a pool that could not be started is tried again.
+const RETRY: Duration = Duration::from_millis(2);
 
 /// What the supervisor of the pools does.
 #[derive(Debug)]
@@ -113,9 +117,10 @@ impl State {
         let args = pool::Args { runtime, settings, names, context };
         match PoolActor::spawn_linked(Some(name), PoolActor, args, self.myself.get_cell()).await {
             Ok((pool, _)) => drop(self.pools.insert(pool.get_id(), (runtime, pool))),
+            // When this supervisor was itself replaced, the pool of its predecessor may still bear the name.
             Err(error) => {
-                tracing::error!(%runtime, %error, "a pool could not be started");
-                self.restart_later(runtime);
+                tracing::debug!(%runtime, %error, "a pool could not be started yet");
+                self.effects.run(tokio::time::sleep(RETRY), move |_| Msg::Restart(runtime));
             }
         }
     }

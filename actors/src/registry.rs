@@ -51,6 +51,7 @@ pub type Reply<T> = RpcReplyPort<Result<T>>;
 
 /// What the registry does.
 #[derive(Debug)]
+#[expect(missing_docs, reason = "the fields of a message are named for what they are")]
 pub enum Msg {
     /// Answer with the definition of exactly this id.
     Get(Lookup),

@@ -15,6 +15,7 @@ pub type Ref = ActorRef<Msg>;
 
 /// What the supervisor of the sessions does.
 #[derive(Debug)]
+#[expect(missing_docs, reason = "the fields of a message are named for what they are")]
 pub enum Msg {
     /// Start a session for a new connection.
     Open { args: Box<session::Args>, permit: Arc<OwnedSemaphorePermit>, reply: RpcReplyPort<session::Ref> },

@@ -36,6 +36,7 @@ pub async fn open(stream: TcpStream, edge: &Edge) -> Option<Opened> {
         .max_write_buffer_size(largest.saturating_mul(2).saturating_add(WRITE_BUFFER_BYTES))
         .max_message_size(Some(edge.config.message_bytes))
         .max_frame_size(Some(edge.config.message_bytes));
+    #[expect(clippy::result_large_err, reason = "the library's callback has this type")]
     let check = |request: &Request, response: Response| {
         kind = match request.uri().path() {
             "/tool" => Some(Kind::Tool),

@@ -9,12 +9,12 @@ use crate::service::{Launch, Service};
 
 /// A service with one source for each of these addresses.
 async fn with_sources(urls: &[String]) -> Service {
-    let source = |url: &String| {
+    let source = |(index, url): (usize, &String)| {
         format!(
-            r#"{{name="reg", tool_url="{url}/tool/{{id}}", function_url="{url}/function/{{id}}", allow_private=true, timeout_ms=1000, headers={{x-token="t0ken"}}}}"#
+            r#"{{name="reg{index}", tool_url="{url}/tool/{{id}}", function_url="{url}/function/{{id}}", allow_private=true, timeout_ms=1000, headers={{x-token="t0ken"}}}}"#
         )
     };
-    let sources: Vec<String> = urls.iter().map(source).collect();
+    let sources: Vec<String> = urls.iter().enumerate().map(source).collect();
     let sources = format!("[{}]", sources.join(", "));
     Launch::new().set("SOURCES", sources).start().await
 }

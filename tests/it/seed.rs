@@ -254,7 +254,8 @@ async fn after_a_restart_all_is_there() {
     assert_eq!(answer["data"]["function_description"], "Updated");
     assert_eq!(service.rest("GET", deleted, "").await.0, 404);
     let (_, answer) = service.rest("POST", "/tools", r#"{"tool_search_tags":"math"}"#).await;
-    assert_eq!(answer["data"][0]["tool_id"], "kept", "{answer}");
+    let found = answer["data"].as_array().unwrap();
+    assert!(found.iter().any(|tool| tool["tool_id"] == "kept"), "{answer}");
     let talk = service.run("tool", "kept", json!({ "x": 2 })).await;
     assert_eq!(*talk.output(), json!({ "value": 1, "x": 2 }));
 }

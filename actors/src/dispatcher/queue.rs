@@ -4,7 +4,7 @@
 //! `max_concurrency` is passed over without losing its place. The number of waiting entries is bounded.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use crate::execution::Client;
 
@@ -54,6 +54,19 @@ impl<T> Default for Lane<T> {
     }
 }
 
+/// The entries of one definition that wait until one of it ends: by priority and age, and each client's by age.
+#[derive(Debug)]
+struct Parking<T> {
+    entries: BTreeMap<(Reverse<u8>, u64), Entry<T>>,
+    ages: HashMap<(u8, Client), BTreeSet<u64>>,
+}
+
+impl<T> Default for Parking<T> {
+    fn default() -> Self {
+        Self { entries: BTreeMap::new(), ages: HashMap::new() }
+    }
+}
+
 /// What waits for one runtime, and how many of each definition it has handed out.
 #[derive(Debug)]
 pub struct Queue<T> {
@@ -61,7 +74,7 @@ pub struct Queue<T> {
     waiting: usize,
     next_age: u64,
     lanes: BTreeMap<Reverse<u8>, Lane<T>>,
-    parked: HashMap<DefinitionKey, BTreeMap<(Reverse<u8>, u64), Entry<T>>>,
+    parked: HashMap<DefinitionKey, Parking<T>>,
     running: HashMap<DefinitionKey, usize>,
 }
 
@@ -125,17 +138,21 @@ impl<T> Queue<T> {
             let Some(entry) = entry else { continue };
             let running = self.running.get(&entry.definition).copied().unwrap_or(0);
             if entry.max_concurrency.is_some_and(|max| running >= max) {
-                let parked = self.parked.entry(entry.definition.clone()).or_default();
-                parked.insert((Reverse(entry.priority), entry.age), entry);
+                self.parked.entry(entry.definition.clone()).or_default().insert(entry);
                 continue;
             }
+            // Its client's older one of the same definition may wait beside the lane.
+            let entry = match self.parked.get_mut(&entry.definition) {
+                Some(parking) => parking.exchange(entry),
+                None => entry,
+            };
             *self.running.entry(entry.definition.clone()).or_default() += 1;
             self.waiting -= 1;
             return Some(entry);
         }
     }
 
-    /// One execution of this definition ended: the next that waits for it may have its turn.
+    /// One execution of this definition ended: those that wait for it may have their turns.
     pub fn release(&mut self, definition: &DefinitionKey) {
         if let Some(running) = self.running.get_mut(definition) {
             *running -= 1;
@@ -143,15 +160,15 @@ impl<T> Queue<T> {
                 self.running.remove(definition);
             }
         }
-        if let Some(parked) = self.parked.get_mut(definition) {
-            let oldest = parked.pop_first();
-            if parked.is_empty() {
-                self.parked.remove(definition);
-            }
-            if let Some((_, entry)) = oldest {
-                self.waiting -= 1;
-                self.insert(entry);
-            }
+        let Some(parking) = self.parked.get_mut(definition) else { return };
+        // Whose turn it is decides which of them runs; those that come too late wait here again.
+        let firsts = parking.take_firsts();
+        if parking.entries.is_empty() {
+            self.parked.remove(definition);
+        }
+        for entry in firsts {
+            self.waiting -= 1;
+            self.insert(entry);
         }
     }
 
@@ -159,7 +176,8 @@ impl<T> Queue<T> {
     pub fn drain(&mut self) -> Vec<Entry<T>> {
         let lanes = std::mem::take(&mut self.lanes).into_values();
         let in_lanes = lanes.flat_map(|lane| lane.clients.into_values().flat_map(BTreeMap::into_values));
-        let parked = std::mem::take(&mut self.parked).into_values().flat_map(BTreeMap::into_values);
+        let parked =
+            std::mem::take(&mut self.parked).into_values().flat_map(|parking| parking.entries.into_values());
         let mut all: Vec<Entry<T>> = in_lanes.chain(parked).collect();
         all.sort_by_key(|entry| entry.age);
         self.waiting = 0;
@@ -175,6 +193,47 @@ impl<T> Queue<T> {
             lane.turns.push_back(client);
         }
         entries.insert(entry.age, entry);
+    }
+}
+
+impl<T> Parking<T> {
+    fn insert(&mut self, entry: Entry<T>) {
+        self.ages.entry((entry.priority, entry.client)).or_default().insert(entry.age);
+        self.entries.insert((Reverse(entry.priority), entry.age), entry);
+    }
+
+    /// The oldest of each client in each priority.
+    fn take_firsts(&mut self) -> Vec<Entry<T>> {
+        let firsts = self.ages.iter().filter_map(|((priority, _), ages)| Some((*priority, *ages.first()?)));
+        let firsts: Vec<(u8, u64)> = firsts.collect();
+        let mut entries: Vec<_> =
+            firsts.into_iter().filter_map(|(priority, age)| self.take(Reverse(priority), age)).collect();
+        entries.sort_by_key(|entry| entry.age);
+        entries
+    }
+
+    fn take(&mut self, priority: Reverse<u8>, age: u64) -> Option<Entry<T>> {
+        let entry = self.entries.remove(&(priority, age))?;
+        let key = (entry.priority, entry.client);
+        if let Some(ages) = self.ages.get_mut(&key) {
+            ages.remove(&age);
+            if ages.is_empty() {
+                self.ages.remove(&key);
+            }
+        }
+        Some(entry)
+    }
+
+    /// The client's oldest entry of that priority: this one, or one that waits here, whose place it then takes.
+    fn exchange(&mut self, entry: Entry<T>) -> Entry<T> {
+        let oldest = self.ages.get(&(entry.priority, entry.client)).and_then(|ages| ages.first().copied());
+        match oldest.filter(|age| *age < entry.age).and_then(|age| self.take(Reverse(entry.priority), age)) {
+            Some(older) => {
+                self.insert(entry);
+                older
+            }
+            None => entry,
+        }
     }
 }
 

@@ -113,7 +113,7 @@ fn is_private(address: IpAddr) -> bool {
                 || v4.is_broadcast()
                 || shared
         }
-        IpAddr::V6(v6) => match v6.to_ipv4() {
+        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
             Some(v4) => is_private(IpAddr::V4(v4)),
             None => {
                 v6.is_loopback() || v6.is_unspecified() || v6.is_unique_local() || v6.is_unicast_link_local()
