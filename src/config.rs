@@ -127,6 +127,31 @@ pub fn default_text() -> &'static str {
 /// # Errors
 /// The file cannot be read, or a layer has an unknown key or a wrong value.
 pub fn load(file: Option<&Path>) -> Result<Config, ConfigError> {
+    Config::from_table(merged(file)?)
+}
+
+/// What is in force, as TOML without the comments. What a source is asked with may be a credential and is not shown.
+///
+/// # Errors
+/// As for [`load`].
+pub fn in_force(file: Option<&Path>) -> Result<String, ConfigError> {
+    let mut table = merged(file)?;
+    Config::from_table(table.clone())?;
+    let sources = table.get_mut("sources").and_then(toml::Value::as_array_mut);
+    for source in sources.into_iter().flatten().filter_map(toml::Value::as_table_mut) {
+        for (key, value) in source.iter_mut() {
+            let may_be_secret =
+                key == "headers" || value.as_str().is_some_and(|text| text.contains(['@', '?']));
+            if may_be_secret {
+                *value = "(not shown)".into();
+            }
+        }
+    }
+    toml::to_string(&table)
+        .map_err(|error| ConfigError(format!("the configuration cannot be shown: {error}")))
+}
+
+fn merged(file: Option<&Path>) -> Result<Table, ConfigError> {
     let named = || env::var_os(FILE_VARIABLE).filter(|name| !name.is_empty());
     let path = file.map(Path::to_owned).or_else(|| named().map(PathBuf::from));
     let read = path.map(|path| match fs::read_to_string(&path) {
@@ -135,7 +160,7 @@ pub fn load(file: Option<&Path>) -> Result<Config, ConfigError> {
     });
     let read = read.transpose()?;
     let file = read.as_ref().map(|(name, text)| (name.as_str(), text.as_str()));
-    Config::from_table(layers::merge(DEFAULT, file, layers::variables()?.into_iter())?)
+    layers::merge(DEFAULT, file, layers::variables()?.into_iter())
 }
 
 impl Config {

@@ -13,6 +13,7 @@ mod serve;
 mod telemetry;
 mod ws;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -36,13 +37,7 @@ fn main() -> ExitCode {
             print!("{}", config::default_text());
             ExitCode::SUCCESS
         }
-        Command::CheckConfig { default: false } => match config::load(file.as_deref()) {
-            Ok(_) => {
-                println!("the configuration is good");
-                ExitCode::SUCCESS
-            }
-            Err(error) => fail(&error.to_string()),
-        },
+        Command::CheckConfig { default: false } => check_config(file.as_deref()),
         // On a thread of the runtime: what the main thread has for children are orphans, and nothing else.
         Command::Serve(args) => {
             let served = runtime.block_on(runtime.spawn(serve::run(file, args.insecure)));
@@ -53,6 +48,20 @@ fn main() -> ExitCode {
             }
         }
         Command::Client(command) => runtime.block_on(client::run(command, json)),
+    }
+}
+
+/// Shows what is in force; says so where `serve` would want `--insecure` for it.
+fn check_config(file: Option<&Path>) -> ExitCode {
+    match config::in_force(file).and_then(|text| config::load(file).map(|config| (text, config))) {
+        Ok((text, config)) => {
+            print!("{text}");
+            if let Err(exposed) = config.check_exposure(false) {
+                eprintln!("note: {exposed}");
+            }
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(&error.to_string()),
     }
 }
 

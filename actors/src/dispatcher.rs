@@ -348,7 +348,13 @@ impl State {
         if !job.definition.spec.idempotent {
             return self.settle(entry, Outcome::interrupted("the executor of this execution failed"));
         }
-        if entry.item.attempts >= MAX_ATTEMPTS || self.draining.is_some() {
+        if self.draining.is_some() {
+            return self.settle(
+                entry,
+                Outcome::interrupted("the executor of this execution failed during a shutdown"),
+            );
+        }
+        if entry.item.attempts >= MAX_ATTEMPTS {
             return self.settle(entry, Outcome::crash_loop(MAX_ATTEMPTS));
         }
         if let Some(lane) = self.lanes.get_mut(&job.runtime) {

@@ -217,6 +217,8 @@ pub struct Job {
     pub options: Options,
     /// Whose turn it takes.
     pub client: Client,
+    /// The client's trace context (W3C Trace Context), which the run gets as `TRACEPARENT`.
+    pub traceparent: Option<String>,
     /// Where its log lines go while it runs, when somebody listens.
     pub log: Option<Arc<LogRing>>,
 }

@@ -99,7 +99,7 @@ struct Current {
 impl State {
     fn run(&mut self, job: Arc<Job>, attempt: u32, dispatcher: dispatcher::Ref) {
         let uuid = job.uuid;
-        let work = runtime::run(job, self.args.context.clone());
+        let work = runtime::run(job, attempt, self.args.context.clone());
         let run = self.effects.run(work, move |result| Msg::Done { uuid, attempt, result: Box::new(result) });
         self.current = Some(Current { uuid, attempt, dispatcher, run });
     }

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 
@@ -216,7 +217,7 @@ impl State {
 
     /// Counts a failure; where failures come in a row, the next start waits.
     fn refill_later(&mut self) {
-        let delay = self.backoff.next_delay();
+        let delay = self.backoff.next_delay(Instant::now());
         if !delay.is_zero() && !self.delayed {
             self.delayed = true;
             self.effects.run(tokio::time::sleep(delay), |_| Msg::Refill);

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 
@@ -137,7 +137,7 @@ impl State {
 
     /// Counts a failure; whether the restart has to wait.
     fn restart_later(&mut self, runtime: Runtime) -> bool {
-        let delay = self.backoffs.entry(runtime).or_default().next_delay();
+        let delay = self.backoffs.entry(runtime).or_default().next_delay(Instant::now());
         if !delay.is_zero() {
             self.effects.run(tokio::time::sleep(delay), move |_| Msg::Restart(runtime));
         }

@@ -207,7 +207,9 @@ impl State {
         }
         let delay = match child {
             Child::Registry | Child::Dispatcher => std::time::Duration::ZERO,
-            Child::Pools | Child::Sessions => self.backoffs.entry(child).or_default().next_delay(),
+            Child::Pools | Child::Sessions => {
+                self.backoffs.entry(child).or_default().next_delay(Instant::now())
+            }
         };
         if delay.is_zero() {
             self.restart(child).await;

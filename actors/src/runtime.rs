@@ -72,10 +72,10 @@ impl Bounds {
 
 /// Runs one execution to its outcome. When the future is dropped, what it started is ended.
 #[tracing::instrument(name = "execution", skip_all, fields(uuid = %job.uuid))]
-pub async fn run(job: Arc<Job>, context: Arc<Context>) -> Outcome {
+pub async fn run(job: Arc<Job>, attempt: u32, context: Arc<Context>) -> Outcome {
     let bounds = Bounds::of(&job, &context.limits);
     let produced = match job.runtime {
-        Runtime::Binary | Runtime::Script => process::run(&job, &context, bounds).await,
+        Runtime::Binary | Runtime::Script => process::run(&job, attempt, &context, bounds).await,
         Runtime::Http => api::http(&job, &context.http, bounds).await,
         Runtime::Websocket => api::websocket(&job, bounds).await,
         Runtime::Container | Runtime::Python | Runtime::Wasm => {

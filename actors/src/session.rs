@@ -82,6 +82,8 @@ pub struct Args {
     pub kind: Kind,
     /// Who asks.
     pub client: Client,
+    /// The client's trace context, where its handshake had one.
+    pub traceparent: Option<String>,
     /// The handle to everything else.
     pub system: System,
     /// The way to the edge; that it closes without a last frame tells that the session failed.
@@ -175,7 +177,17 @@ impl State {
         // The request is kept for what `started` needs.
         let options = request.options.clone();
         self.request = Some(Request { id: request.id, input: RawObject::new(), options: request.options });
-        Ok(Job { uuid: self.uuid, definition, runtime, input, options, client: self.args.client, log })
+        let traceparent = self.args.traceparent.clone();
+        Ok(Job {
+            uuid: self.uuid,
+            definition,
+            runtime,
+            input,
+            options,
+            client: self.args.client,
+            traceparent,
+            log,
+        })
     }
 
     fn submitted(&mut self, result: std::result::Result<Result<ActorId>, Panicked>) {

@@ -160,6 +160,9 @@ impl ProgramSpec {
         {
             return Err(Error::invalid("`sha256` is not 64 hexadecimal digits").at("sha256"));
         }
+        if sha256.is_some() && source.is_none() {
+            return Err(Error::invalid("`sha256` pins a `source_url`, and there is none").at("sha256"));
+        }
         let stdin = match keys.text("stdin")? {
             None | Some("json") => Stdin::Json,
             Some("none") => Stdin::None,
@@ -284,6 +287,9 @@ fn unmet(keys: &Keys<'_>) -> Result<Option<String>> {
         Some(name) => Some(format!(
             "`limits.{name}` cannot be enforced by this version, so the definition does not run"
         )),
+        None if keys.object.get("network") == Some(&Value::Bool(false)) => {
+            Some("`network: false` cannot be enforced by this version, so the definition does not run".into())
+        }
         None if secrets => {
             Some("`secrets` cannot be given by this version, so the definition does not run".into())
         }
@@ -393,6 +399,7 @@ mod tests {
             (json!({"max_concurrency": 0}), "max_concurrency"),
             (json!({"idempotent": "yes"}), "idempotent"),
             (json!({"sha256": "abc"}), "sha256"),
+            (json!({"sha256": "0".repeat(64), "entrypoint": "sh"}), "sha256"),
             (json!({"entrypoint": "../bin/sh"}), "entrypoint"),
             (json!({"headers": {"a b": "c"}}), "headers"),
             (json!({"input_schema": {"type": "nonsense"}}), "input_schema"),
@@ -407,6 +414,7 @@ mod tests {
     fn what_cannot_be_kept_is_said() {
         assert!(parse(json!({"limits": {"memory_mb": 5}})).expect("valid").unmet.is_some());
         assert!(parse(json!({"secrets": ["token"]})).expect("valid").unmet.is_some());
+        assert!(parse(json!({"network": false})).expect("valid").unmet.is_some());
         assert!(parse(json!({"limits": {"timeout_ms": 5}})).expect("valid").unmet.is_none());
     }
 }

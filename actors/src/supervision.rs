@@ -41,19 +41,26 @@ impl Intensity {
     }
 }
 
-/// Restarts at once for the first failures in a row, then after a delay that doubles up to a bound.
+/// Restarts at once for the first failures in a row, then after a delay that doubles up to a bound. A row is broken
+/// by work that was done, or by ten seconds without a failure.
 #[derive(Debug, Default)]
 pub struct Backoff {
     in_a_row: u32,
+    last: Option<Instant>,
 }
 
 impl Backoff {
     const AT_ONCE: u32 = 5;
     const FIRST: Duration = Duration::from_millis(100);
     const LONGEST: Duration = Duration::from_secs(5);
+    const QUIET: Duration = Duration::from_secs(10);
 
     /// Counts a failure and tells how long to wait before the next start.
-    pub fn next_delay(&mut self) -> Duration {
+    pub fn next_delay(&mut self, now: Instant) -> Duration {
+        if self.last.is_some_and(|last| now.duration_since(last) >= Self::QUIET) {
+            self.in_a_row = 0;
+        }
+        self.last = Some(now);
         self.in_a_row = self.in_a_row.saturating_add(1);
         match self.in_a_row.checked_sub(Self::AT_ONCE + 1) {
             None => Duration::ZERO,
@@ -98,11 +105,20 @@ mod tests {
     #[test]
     fn five_in_a_row_restart_at_once_and_then_the_delay_doubles_to_its_bound() {
         let mut backoff = Backoff::default();
-        let delays: Vec<u128> = (0..13).map(|_| backoff.next_delay().as_millis()).collect();
+        let now = Instant::now();
+        let delays: Vec<u128> = (0..13).map(|_| backoff.next_delay(now).as_millis()).collect();
         assert_eq!(delays, [0, 0, 0, 0, 0, 100, 200, 400, 800, 1600, 3200, 5000, 5000]);
         assert!(backoff.is_degraded());
         backoff.succeeded();
         assert!(!backoff.is_degraded());
-        assert_eq!(backoff.next_delay(), Duration::ZERO);
+        assert_eq!(backoff.next_delay(now), Duration::ZERO);
+    }
+
+    #[test]
+    fn ten_quiet_seconds_break_a_row() {
+        let (mut backoff, start) = (Backoff::default(), Instant::now());
+        for failure in 0..100 {
+            assert_eq!(backoff.next_delay(start + Duration::from_secs(10) * failure), Duration::ZERO);
+        }
     }
 }

@@ -262,12 +262,24 @@ impl System {
     ///
     /// # Errors
     /// `draining`, `overloaded`, `unavailable`.
-    pub async fn open_session(&self, kind: Kind, client: Client) -> Result<Connection> {
+    pub async fn open_session(
+        &self,
+        kind: Kind,
+        client: Client,
+        traceparent: Option<String>,
+    ) -> Result<Connection> {
         self.refuse_when_draining()?;
         let permit = Arc::new(admit(&self.inner.session_admission)?);
         let (sender, frames) = mpsc::channel(FRAMES);
         let log = Arc::new(LogRing::new(self.inner.settings.limits.log_lines));
-        let args = session::Args { kind, client, system: self.clone(), frames: sender, log: log.clone() };
+        let args = session::Args {
+            kind,
+            client,
+            traceparent,
+            system: self.clone(),
+            frames: sender,
+            log: log.clone(),
+        };
         let args = Box::new(args);
         let session = self
             .call::<sessions::Msg, _>(&self.inner.names.sessions(), |reply| sessions::Msg::Open {

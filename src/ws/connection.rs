@@ -40,7 +40,7 @@ pub async fn serve(stream: TcpStream, peer: SocketAddr, edge: &Edge) {
         None => socket.refuse(&Error::invalid("Invalid path")).await,
         Some(kind) => {
             let client = Client(peer.ip().to_canonical());
-            match edge.system.open_session(kind, client).await {
+            match edge.system.open_session(kind, client, opened.traceparent).await {
                 Ok(connection) => one_shot(&mut socket, connection, edge).await,
                 Err(error) => socket.refuse(&error).await,
             }

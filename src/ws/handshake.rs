@@ -23,11 +23,13 @@ pub struct Opened {
     pub socket: WebSocketStream<TcpStream>,
     /// What is run on it.
     pub kind: Option<Kind>,
+    /// The client's trace context, where it is one (W3C Trace Context, `traceparent`).
+    pub traceparent: Option<String>,
 }
 
 /// Answers the handshake. A client that is too slow, or speaks no WebSocket, is gone.
 pub async fn open(stream: TcpStream, edge: &Edge) -> Option<Opened> {
-    let mut kind = None;
+    let (mut kind, mut traceparent) = (None, None);
     // The largest outcome is an output and its frame; it must fit behind what waits already.
     let largest = usize::try_from(edge.system.max_output_bytes()).unwrap_or(usize::MAX / 8);
     let config = WebSocketConfig::default()
@@ -43,6 +45,7 @@ pub async fn open(stream: TcpStream, edge: &Edge) -> Option<Opened> {
             "/function" => Some(Kind::Function),
             _ => None,
         };
+        traceparent = trace_context(request);
         let text = |name| request.headers().get(name).map(|value| value.to_str().unwrap_or("?"));
         edge.doors
             .check(text(header::HOST), text(header::ORIGIN))
@@ -51,7 +54,7 @@ pub async fn open(stream: TcpStream, edge: &Edge) -> Option<Opened> {
     };
     let accept = tokio_tungstenite::accept_hdr_async_with_config(stream, check, Some(config));
     match tokio::time::timeout(Duration::from_millis(edge.config.handshake_timeout_ms), accept).await {
-        Ok(Ok(socket)) => Some(Opened { socket, kind }),
+        Ok(Ok(socket)) => Some(Opened { socket, kind, traceparent }),
         Ok(Err(error)) => {
             tracing::debug!(%error, "a handshake failed");
             None
@@ -61,6 +64,14 @@ pub async fn open(stream: TcpStream, edge: &Edge) -> Option<Opened> {
             None
         }
     }
+}
+
+/// `00-<32 hex>-<16 hex>-<2 hex>`; what has another form is no trace context.
+fn trace_context(request: &Request) -> Option<String> {
+    let text = request.headers().get("traceparent")?.to_str().ok()?;
+    let lengths: Vec<usize> = text.split('-').map(str::len).collect();
+    let is_hex = text.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit());
+    (is_hex && lengths == [2, 32, 16, 2]).then(|| text.to_owned())
 }
 
 fn refused(error: &actors::error::Error) -> ErrorResponse {

@@ -117,6 +117,9 @@ pub fn path(kind: Kind, key: &str) -> Result<Path> {
             "A field name has at most {MAX_SEGMENTS} parts of 1 to {MAX_SEGMENT_CHARS} characters"
         )));
     }
+    if let Some(name) = names.iter().find(|name| name.starts_with('$')) {
+        return Err(Error::invalid(format!("`{name}` stands where no operator belongs")));
+    }
     if key.contains(char::is_control) {
         return Err(Error::invalid("A field name has no control characters"));
     }

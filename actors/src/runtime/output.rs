@@ -45,6 +45,10 @@ fn apply(mode: &OutputMode, text: &str) -> Result<String, Outcome> {
         OutputMode::Json => document(text)?,
         OutputMode::Text => format!(r#"{{"stdout":{}}}"#, json::quote(text)),
         OutputMode::Lines => Value::from(text.lines().collect::<Vec<_>>()).to_string(),
+        // Under a name of its own, text needs no other.
+        OutputMode::Wrapped(key, inner) if **inner == OutputMode::Text => {
+            format!("{{{}:{}}}", json::quote(key), json::quote(text))
+        }
         OutputMode::Wrapped(key, inner) => format!("{{{}:{}}}", json::quote(key), apply(inner, text)?),
     })
 }
@@ -89,6 +93,7 @@ mod tests {
             (json!("lines"), "a\nb c\n", r#"["a","b c"]"#),
             (json!({"result": "json"}), "6\n", r#"{"result":6}"#),
             (json!({"out": "lines"}), "", r#"{"out":[]}"#),
+            (json!({"said": "text"}), "a\n", r#"{"said":"a\n"}"#),
         ] {
             assert_eq!(read(bytes(text), &with(mode, json!(true))).expect("an output"), output);
         }

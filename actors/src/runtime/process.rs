@@ -36,11 +36,11 @@ const FLUSH: Duration = Duration::from_millis(500);
 ///
 /// # Errors
 /// The outcome, where there is no output: it could not be started, failed, took too long, printed too much.
-pub async fn run(job: &Job, context: &Context, bounds: Bounds) -> Result<Produced, Outcome> {
+pub async fn run(job: &Job, attempt: u32, context: &Context, bounds: Bounds) -> Result<Produced, Outcome> {
     let spec = &job.definition.spec.program;
     let program = program::locate(spec, &context.roots, &context.path)
         .map_err(|problem| Outcome::failed("not_startable", problem))?;
-    let folder = Folder::make(&context.run_folder, job.uuid).map_err(|error| not_started(&error))?;
+    let folder = Folder::make(&context.run_folder, job.uuid, attempt).map_err(|error| not_started(&error))?;
     let files = if spec.by_files {
         Some(Files::prepare(job, &folder.path).map_err(|error| not_started(&error))?)
     } else {
@@ -61,14 +61,14 @@ pub async fn run(job: &Job, context: &Context, bounds: Bounds) -> Result<Produce
     }
 }
 
-/// The working folder of one run; removed with all that is in it when this is dropped.
+/// The working folder of one attempt; removed with all that is in it when this is dropped.
 struct Folder {
     path: PathBuf,
 }
 
 impl Folder {
-    fn make(parent: &Path, uuid: Uuid) -> std::io::Result<Self> {
-        let path = parent.join(uuid.to_string());
+    fn make(parent: &Path, uuid: Uuid, attempt: u32) -> std::io::Result<Self> {
+        let path = parent.join(format!("{uuid}-{attempt}"));
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
         // The program gets it as its working folder, which must be absolute.
         Ok(Self { path: path.canonicalize()? })
@@ -129,9 +129,11 @@ fn command(job: &Job, context: &Context, program: &Program, files: Option<&Files
     command
         .env_clear()
         .env("PATH", &context.path)
+        .envs(&spec.env)
+        // After the definition's own, which must not hide whose process this is.
         .env("ORG_EXECUTION", job.uuid.to_string())
         .env("ORG_DEFINITION", &job.definition.id)
-        .envs(&spec.env)
+        .envs(job.traceparent.iter().map(|context| ("TRACEPARENT", context)))
         .current_dir(folder)
         .process_group(0)
         .kill_on_drop(true)
