@@ -107,7 +107,6 @@ mod tests {
             a | {} | {"a": {}} | yes
             a | {} | {"a": {"b": 1}} | no
             a | {"$eq": {"$ref": "#/x"}} | {"a": {"$ref": "#/x"}} | yes
-            a.$ref | "#/x" | {"a": {"$ref": "#/x"}} | yes
             a | {"$eq": "x"} | {"a": "x"} | yes
             a | {"$ne": "x"} | {"a": "x"} | no
             a | {"$ne": "x"} | {"a": "y"} | yes

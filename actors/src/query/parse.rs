@@ -246,6 +246,7 @@ mod tests {
             [] | body | must be a JSON object
             {"$where": "1"} | $where | `$where` is not supported; supported are $eq, $ne
             {"$gt": 1} | $gt | `$gt` belongs below a field
+            {"tool_metadata.$where": 1} | tool_metadata.$where | `$where` stands where no operator belongs
             {"tool_id": 1, "$expr": {}} | $expr | `$expr` is not supported
             {"tool_id": {"$regex": "x"}} | tool_id.$regex | `$regex` is not supported
             {"tool_id": {"$": 1}} | tool_id.$ | `$` is not supported
