@@ -8,6 +8,7 @@ mod cli;
 mod client;
 mod config;
 mod doors;
+mod envelope;
 mod rest;
 mod serve;
 mod telemetry;

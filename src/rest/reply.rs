@@ -8,7 +8,8 @@ use poem_openapi::ApiResponse;
 use poem_openapi::registry::{
     MetaMediaType, MetaResponse, MetaResponses, MetaSchema, MetaSchemaRef, Registry,
 };
-use serde_json::json;
+
+use crate::envelope::refusal;
 
 /// When a client that was refused for load may come back, in seconds.
 const RETRY_AFTER_SECONDS: &str = "1";
@@ -59,11 +60,7 @@ impl<const OK: u16> Reply<OK> {
 /// The envelope of an error.
 pub fn refuse(error: &Error) -> Response {
     let code = error.code();
-    let mut envelope = json!({ "success": false, "error": error.to_string(), "code": code.as_str() });
-    if let Some(details) = error.details() {
-        envelope["details"] = details.clone();
-    }
-    let mut response = json_response(status(code), envelope.to_string());
+    let mut response = json_response(status(code), refusal(error));
     if code == Code::Overloaded {
         let seconds = poem::http::HeaderValue::from_static(RETRY_AFTER_SECONDS);
         response.headers_mut().insert(poem::http::header::RETRY_AFTER, seconds);

@@ -22,6 +22,7 @@ use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 use uuid::Uuid;
 
 use super::{Edge, frame, handshake};
+use crate::envelope::refusal;
 
 /// How long a client may take to take one frame.
 const WRITE: Duration = Duration::from_secs(30);
@@ -218,7 +219,7 @@ impl Socket {
 
     /// Writes an error frame.
     async fn refuse(&mut self, error: &Error) -> Close {
-        self.send(frame::refused(error)).await.map(|()| CloseCode::Normal)
+        self.send(refusal(error)).await.map(|()| CloseCode::Normal)
     }
 
     /// Closes, and reads until the client has closed too: a reset could overtake the last frame.

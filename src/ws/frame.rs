@@ -1,10 +1,11 @@
 //! The frames that a client gets, in the seed's words. Only the last one has a key `output` or `error`, so that a
 //! client which waits for one of them goes on past all others.
 
-use actors::error::Error;
 use actors::execution::Outcome;
 use serde_json::{Value, json};
 use uuid::Uuid;
+
+use crate::envelope::failure;
 
 /// The execution is in the queue.
 pub fn accepted(uuid: Uuid) -> String {
@@ -37,19 +38,8 @@ pub fn dropped(uuid: Option<Uuid>, lines: u64) -> String {
 pub fn finished(outcome: &Outcome) -> String {
     match &outcome.result {
         Ok(output) => format!(r#"{{"success":true,"output":{output}}}"#),
-        Err(failure) => {
-            json!({ "success": false, "error": failure.message, "code": failure.code }).to_string()
-        }
+        Err(failed) => failure(&failed.message, failed.code, None),
     }
-}
-
-/// The request was not taken in.
-pub fn refused(error: &Error) -> String {
-    let mut frame = json!({ "success": false, "error": error.to_string(), "code": error.code().as_str() });
-    if let Some(details) = error.details() {
-        frame["details"] = details.clone();
-    }
-    frame.to_string()
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use tokio_tungstenite::tungstenite::http::{StatusCode, header};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 use super::Edge;
+use crate::envelope::refusal;
 
 /// The library would take 128 KiB for each connection at once, and let the write buffer grow without end.
 const BUFFER_BYTES: usize = 4 * 1024;
@@ -75,7 +76,7 @@ fn trace_context(request: &Request) -> Option<String> {
 }
 
 fn refused(error: &actors::error::Error) -> ErrorResponse {
-    let mut response = ErrorResponse::new(Some(super::frame::refused(error)));
+    let mut response = ErrorResponse::new(Some(refusal(error)));
     *response.status_mut() = StatusCode::FORBIDDEN;
     let json =
         tokio_tungstenite::tungstenite::http::HeaderValue::from_static("application/json; charset=utf-8");
