@@ -57,10 +57,10 @@ type Close = Option<CloseCode>;
 
 async fn one_shot(socket: &mut Socket, connection: Connection, edge: &Edge) -> Close {
     // A session without a request would wait for ever.
-    let guard = Waiting(connection.session.clone());
+    let mut waiting = Waiting(Some(connection.session.clone()));
     match socket.request(edge).await {
         Request::Text(text) => {
-            std::mem::forget(guard);
+            waiting.0 = None;
             if connection.session.cast(session::Msg::Request(text)).is_err() {
                 return socket.refuse(&lost()).await;
             }
@@ -73,11 +73,13 @@ async fn one_shot(socket: &mut Socket, connection: Connection, edge: &Edge) -> C
 }
 
 /// A session that has not got its request; it ends with its connection.
-struct Waiting(session::Ref);
+struct Waiting(Option<session::Ref>);
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.0.stop(None);
+        if let Some(session) = &self.0 {
+            session.stop(None);
+        }
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -18,6 +18,9 @@ use uuid::Uuid;
 
 /// The leaders of the runs that are alive, and when each was started, in clock ticks after boot.
 static LEADERS: LazyLock<Mutex<HashMap<i32, u64>>> = LazyLock::new(Mutex::default);
+
+/// Held while a program is started, until it is among the leaders.
+static STARTING: RwLock<()> = RwLock::new(());
 
 /// How often a run's orphans are looked for before they are left to the next run's end.
 const ROUNDS: u32 = 200;
@@ -30,6 +33,11 @@ pub fn adopt_orphans() {
     if let Err(error) = nix::sys::prctl::set_child_subreaper(true) {
         tracing::warn!(%error, "programs that leave their process group cannot be ended on this machine");
     }
+}
+
+/// To be held from before a program is started until its [`Tree`] is made.
+pub fn starting() -> RwLockReadGuard<'static, ()> {
+    STARTING.read().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The processes of one run.
@@ -157,7 +165,11 @@ fn orphans() -> Vec<i32> {
         Ok(text) => text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect(),
         // A kernel without that file: every process is asked who its parent is.
         Err(_) => {
-            processes().filter(|pid| stat(*pid).is_some_and(|stat| stat.parent == me.cast_signed())).collect()
+            let is_child = |pid: &i32| stat(*pid).is_some_and(|stat| stat.parent == me.cast_signed());
+            let children = processes().filter(is_child).collect();
+            // Among them may be a program that is being started: once its start is over it is among the leaders.
+            drop(STARTING.write().unwrap_or_else(PoisonError::into_inner));
+            children
         }
     };
     let leaders = leaders();

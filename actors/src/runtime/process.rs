@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin, Command};
 use uuid::Uuid;
 
-use super::leftovers::Tree;
+use super::leftovers::{self, Tree};
 use super::output::Produced;
 use super::program::{self, Program};
 use super::{Bounds, Context};
@@ -47,8 +47,7 @@ pub async fn run(job: &Job, attempt: u32, context: &Context, bounds: Bounds) -> 
         None
     };
     let mut command = command(job, context, &program, files.as_ref(), &folder.path);
-    let mut child = command.spawn().map_err(|error| not_started(&error))?;
-    let tree = Tree::new(leader(&child), job.uuid, pipes(&child));
+    let (mut child, tree) = start(&mut command, job.uuid).map_err(|error| not_started(&error))?;
 
     let log = LogSink { ring: job.log.as_deref(), line_bytes: context.limits.log_line_bytes };
     let ended = Watch { job, bounds, log, by_files: files.is_some() }.until_end(&mut child, &tree).await;
@@ -150,6 +149,13 @@ fn reads_input(job: &Job) -> bool {
         Stdin::None => false,
         Stdin::Text(_) => true,
     }
+}
+
+fn start(command: &mut Command, uuid: Uuid) -> std::io::Result<(Child, Tree)> {
+    let _starting = leftovers::starting();
+    let child = command.spawn()?;
+    let tree = Tree::new(leader(&child), uuid, pipes(&child));
+    Ok((child, tree))
 }
 
 fn leader(child: &Child) -> i32 {
