@@ -452,9 +452,9 @@ fn tell(caller: &Caller, notice: Notice) {
 fn report(job: &Job, definition: &DefinitionKey, outcome: &Outcome) {
     let (uuid, kind, id) = (job.uuid, definition.0.name(), &definition.1);
     match &outcome.result {
-        Ok(_) => tracing::info!(%uuid, kind, id, state = ?outcome.state, "execution ended"),
+        Ok(_) => tracing::info!(%uuid, kind, id, state = outcome.state.name(), "execution ended"),
         Err(failure) => {
-            tracing::info!(%uuid, kind, id, state = ?outcome.state, code = failure.code, "execution ended")
+            tracing::info!(%uuid, kind, id, state = outcome.state.name(), code = failure.code, "execution ended")
         }
     }
 }

@@ -70,8 +70,7 @@ impl fmt::Display for Runtime {
 }
 
 /// How an execution ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum State {
     /// It gave an output.
     Succeeded,
@@ -81,6 +80,18 @@ pub enum State {
     TimedOut,
     /// The service lost it: a crash on the way, or a shutdown.
     Interrupted,
+}
+
+impl State {
+    /// The name that stands in logs and records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::TimedOut => "timed_out",
+            Self::Interrupted => "interrupted",
+        }
+    }
 }
 
 /// The one outcome of an execution.
