@@ -1,6 +1,6 @@
 //! The catalog: example definitions and the programs that they run, part of the binary. The programs are unpacked
-//! into the data folder at each start; the definitions go into an empty store only, so that what was deleted or
-//! changed stays so.
+//! into the data folder at each start; the definitions go into an empty store only, so that what was changed stays
+//! so, and what was deleted too, as long as anything is left.
 
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;

@@ -25,6 +25,9 @@ use definitions::{Definitions, Functions, Queries, Tools};
 use reply::refuse;
 use status::Status;
 
+/// How many requests one HTTP/2 connection may have open.
+const MAX_STREAMS: u32 = 64;
+
 /// How long open requests may take once the service shuts down.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -36,8 +39,8 @@ pub async fn serve(
     mut closing: watch::Receiver<bool>,
 ) {
     let idle = Duration::from_millis(config.idle_timeout_ms);
-    let acceptor = listener::Limited::new(listener, config.max_connections);
-    let server = Server::new_with_acceptor(acceptor).idle_timeout(idle);
+    let acceptor = listener::Limited::new(listener, config.max_connections, idle);
+    let server = Server::new_with_acceptor(acceptor).http2_max_concurrent_streams(MAX_STREAMS);
     let closed = async move {
         // An error means that the sender is gone, and the service with it.
         let _ = closing.wait_for(|closing| *closing).await;

@@ -44,8 +44,7 @@ impl Compiled {
     /// Compiles a revision.
     ///
     /// # Errors
-    /// `invalid` where its metadata cannot be read; what was registered has been checked, so this means
-    /// that a newer version of the service wrote it.
+    /// `invalid` where its fields are no JSON objects.
     pub fn new(revision: &Revision) -> Result<Arc<Self>> {
         let definition = &revision.definition;
         let metadata = json::parse(&definition.metadata)?;
@@ -55,7 +54,8 @@ impl Compiled {
             id: definition.id.clone(),
             etag: etag(revision.number, revision.created_ms),
             json: definition.to_json().into(),
-            spec: Spec::parse(metadata.as_object().ok_or_else(no_object)?)?,
+            // What another version let in can still be read, replaced and removed; it only does not run.
+            spec: Spec::parse(metadata.as_object().ok_or_else(no_object)?).unwrap_or_else(Spec::unreadable),
             defaults: json::members(&definition.default_params)?,
         }))
     }
@@ -65,12 +65,20 @@ impl Compiled {
         self.json.len() as u64 * 4 + 1_024
     }
 
+    /// Whether the value of an If-Match or If-None-Match header means this revision (RFC 9110, 13.1).
+    pub fn is_named_by(&self, etags: &str) -> bool {
+        etags.trim() == "*" || etags.split(',').any(|etag| etag.trim() == self.etag)
+    }
+
     /// How it runs.
     ///
     /// # Errors
     /// `invalid` without a runtime, `unavailable` with one that this version does not have, or with a limit
     /// that it cannot keep.
     pub fn runtime(&self) -> Result<Runtime> {
+        if let Some(unmet) = &self.spec.unmet {
+            return Err(Error::unavailable(unmet.clone()));
+        }
         let name = self.kind.name();
         let runtime = self.spec.runtime.ok_or_else(|| {
             Error::invalid(format!(
@@ -80,10 +88,7 @@ impl Compiled {
         if !runtime.is_available() {
             return Err(Error::unavailable(format!("the runtime {runtime} is not available yet")));
         }
-        match &self.spec.unmet {
-            Some(unmet) => Err(Error::unavailable(unmet.clone())),
-            None => Ok(runtime),
-        }
+        Ok(runtime)
     }
 
     /// The input of one execution: the defaults overlaid by what the client gave, key by key, and checked.
@@ -109,7 +114,7 @@ impl Compiled {
                 let place = message.split(": ").next().unwrap_or_default().to_owned();
                 Err(Error::new(Code::Unprocessable, message).at(place))
             }
-            None => Ok(Input { text: json::compact(&text), value }),
+            None => Ok(Input { text: json::compact(&text) }),
         }
     }
 }

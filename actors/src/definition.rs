@@ -114,6 +114,14 @@ impl Definition {
         Patch::parse(kind, body)?.into_definition(kind)
     }
 
+    /// Reads what the store holds. It was judged when it came in; another version's rules may have been others.
+    ///
+    /// # Errors
+    /// `invalid` where it is no definition at all.
+    pub fn from_stored(kind: Kind, text: &str) -> Result<Self> {
+        Patch::read(kind, text, false)?.into_definition(kind)
+    }
+
     /// The definition's own JSON text, with the seed's five names in the seed's order.
     pub fn to_json(&self) -> String {
         let kind = self.kind.name();
@@ -134,6 +142,10 @@ impl Patch {
     /// # Errors
     /// `invalid`, naming the field: not an object, an unknown field, a wrong type, metadata that cannot run.
     pub fn parse(kind: Kind, body: &str) -> Result<Self> {
+        Self::read(kind, body, true)
+    }
+
+    fn read(kind: Kind, body: &str, is_judged: bool) -> Result<Self> {
         let value = json::parse(body)?;
         let Value::Object(object) = &value else {
             return Err(Error::invalid(format!("the body is {}, not an object", json::type_name(&value))));
@@ -141,12 +153,19 @@ impl Patch {
         let mut texts = json::members(body)?;
         let mut patch = Self::default();
         for (field, value) in object {
-            patch.take(kind, field, value, &mut texts)?;
+            patch.take(kind, field, value, &mut texts, is_judged)?;
         }
         Ok(patch)
     }
 
-    fn take(&mut self, kind: Kind, field: &str, value: &Value, texts: &mut RawObject) -> Result<()> {
+    fn take(
+        &mut self,
+        kind: Kind,
+        field: &str,
+        value: &Value,
+        texts: &mut RawObject,
+        is_judged: bool,
+    ) -> Result<()> {
         let unknown = || Error::invalid(format!("unknown field `{field}`")).at(field);
         let mut text = || texts.remove(field).map(|raw| json::compact(raw.get())).unwrap_or_default();
         match field.strip_prefix(kind.name()).ok_or_else(unknown)? {
@@ -161,7 +180,9 @@ impl Patch {
             "_search_tags" | "_tags" => self.tags = Some(strings(field, value)?),
             "_metadata" => {
                 let object = object(field, value)?;
-                Spec::parse(object).map_err(|error| error.within(field))?;
+                if is_judged {
+                    Spec::parse(object).map_err(|error| error.within(field))?;
+                }
                 self.metadata = Some(text());
             }
             "_description" => self.description = Some(string(field, value)?),
@@ -214,11 +235,6 @@ impl Patch {
             definition.default_params = default_params;
         }
         Ok(())
-    }
-
-    /// Whether the body gave this id, or none.
-    pub fn fits(&self, id: &str) -> bool {
-        self.id.as_deref().is_none_or(|given| given == id)
     }
 }
 

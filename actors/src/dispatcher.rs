@@ -4,7 +4,7 @@
 //! every open execution ends `interrupted`: Root tells the sessions, and the executors drop what they run and
 //! report to the next dispatcher.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -41,8 +41,15 @@ pub enum Msg {
     Submit { job: Box<Job>, caller: Caller, permit: OwnedSemaphorePermit },
     /// An executor has nothing to do.
     Idle { runtime: Runtime, executor: executor::Ref },
-    /// An execution ended, and its executor has nothing to do.
-    Finished { uuid: Uuid, attempt: u32, outcome: Box<Outcome>, runtime: Runtime, executor: executor::Ref },
+    /// An execution ended; its executor has nothing to do, or goes.
+    Finished {
+        uuid: Uuid,
+        attempt: u32,
+        outcome: Box<Outcome>,
+        runtime: Runtime,
+        executor: executor::Ref,
+        is_idle: bool,
+    },
     /// An executor is gone, with whatever it was running.
     ExecutorDown(ActorId),
     /// A pool is gone, with all its executors.
@@ -117,9 +124,11 @@ impl Actor for DispatcherActor {
         match message {
             Msg::Submit { job, caller, permit } => state.submit(*job, caller, permit),
             Msg::Idle { runtime, executor } => state.idle(runtime, executor),
-            Msg::Finished { uuid, attempt, outcome, runtime, executor } => {
+            Msg::Finished { uuid, attempt, outcome, runtime, executor, is_idle } => {
                 state.finished(uuid, attempt, *outcome, executor.get_id());
-                state.idle(runtime, executor);
+                if is_idle {
+                    state.idle(runtime, executor);
+                }
             }
             Msg::ExecutorDown(executor) => state.executor_down(executor),
             Msg::PoolDown(runtime) => state.pool_down(runtime),
@@ -144,6 +153,8 @@ pub struct State {
     lanes: BTreeMap<Runtime, Lane>,
     running: HashMap<Uuid, Running>,
     by_executor: HashMap<ActorId, Uuid>,
+    /// Executors that held an execution and were found dead at the last look.
+    dead: HashSet<ActorId>,
     queued_bytes: usize,
     max_queued_bytes: usize,
     /// Set once the service shuts down; answered when nothing runs.
@@ -190,6 +201,7 @@ impl State {
             lanes: args.pools.into_iter().map(|(runtime, settings)| (runtime, lane(settings))).collect(),
             running: HashMap::new(),
             by_executor: HashMap::new(),
+            dead: HashSet::new(),
             queued_bytes: 0,
             max_queued_bytes: args.max_queued_bytes,
             draining: None,
@@ -376,13 +388,19 @@ impl State {
         }
     }
 
+    /// An execution handed to an executor that was just being killed with its pool is told by nobody. An executor
+    /// counts as dead at the second look: its last message may be on the way at the first.
+    fn forget_the_dead(&mut self) {
+        let is_dead = |running: &&Running| running.executor.get_status() >= ActorStatus::Stopping;
+        let dead: HashSet<ActorId> =
+            self.running.values().filter(is_dead).map(|running| running.executor.get_id()).collect();
+        let known = std::mem::replace(&mut self.dead, dead.clone());
+        dead.intersection(&known).for_each(|executor| self.executor_down(*executor));
+    }
+
     /// Offers executors that were idle for long to their pool, which lets them go or sends them back.
     fn tick(&mut self, now: Instant) {
-        // An execution handed to an executor that was just being killed with its pool is told by nobody.
-        let is_dead = |running: &&Running| running.executor.get_status() >= ActorStatus::Stopping;
-        let dead: Vec<ActorId> =
-            self.running.values().filter(is_dead).map(|running| running.executor.get_id()).collect();
-        dead.into_iter().for_each(|executor| self.executor_down(executor));
+        self.forget_the_dead();
         for (runtime, lane) in &mut self.lanes {
             let idle_for = lane.settings.idle();
             let long_idle =

@@ -234,13 +234,19 @@ pub struct Job {
     pub log: Option<Arc<LogRing>>,
 }
 
-/// An input in both its forms.
-#[derive(Clone, Debug, PartialEq)]
+/// An input, as JSON text with every number as it was written. What waits in a queue is only this: a `Value` takes
+/// many times the room.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Input {
-    /// The JSON text, with every number as it was written.
+    /// The text of a JSON object.
     pub text: String,
+}
+
+impl Input {
     /// The same, to look at.
-    pub value: Value,
+    pub fn value(&self) -> Value {
+        serde_json::from_str(&self.text).expect("an input was parsed when it was checked")
+    }
 }
 
 #[cfg(test)]

@@ -27,6 +27,8 @@ pub enum Msg {
     Run { job: Arc<Job>, attempt: u32, dispatcher: dispatcher::Ref },
     /// The run ended.
     Done { uuid: Uuid, attempt: u32, result: Box<Result<Outcome, Panicked>> },
+    /// End after the execution under way; one that has none is let go when it was idle for long.
+    Retire,
     /// There is a new dispatcher: drop what an older one gave, and report to it.
     Report,
     /// Panic, for a test.
@@ -57,7 +59,14 @@ impl Actor for ExecutorActor {
     type Arguments = Args;
 
     async fn pre_start(&self, myself: Ref, args: Args) -> Result<State, ActorProcessingErr> {
-        Ok(State { effects: Effects::new(myself.clone()), myself, args, current: None, has_worked: false })
+        Ok(State {
+            effects: Effects::new(myself.clone()),
+            myself,
+            args,
+            current: None,
+            has_worked: false,
+            retiring: false,
+        })
     }
 
     async fn post_start(&self, _: Ref, state: &mut State) -> Result<(), ActorProcessingErr> {
@@ -69,6 +78,7 @@ impl Actor for ExecutorActor {
         match message {
             Msg::Run { job, attempt, dispatcher } => state.run(job, attempt, dispatcher),
             Msg::Done { uuid, attempt, result } => state.done(uuid, attempt, *result),
+            Msg::Retire => state.retiring = true,
             Msg::Report => state.report(),
             #[cfg(feature = "faults")]
             Msg::Panic => panic!("a test told an executor to panic"),
@@ -85,6 +95,8 @@ pub struct State {
     effects: Effects<Msg>,
     current: Option<Current>,
     has_worked: bool,
+    /// The pool has more executors than it may.
+    retiring: bool,
 }
 
 /// The execution under way.
@@ -120,10 +132,14 @@ impl State {
             outcome: Box::new(outcome),
             runtime: self.args.runtime,
             executor: self.myself.clone(),
+            is_idle: !self.retiring,
         };
         if current.dispatcher.cast(finished).is_err() {
             // Its successor will ask for a report; the execution's caller was told that it is interrupted.
             tracing::debug!(%uuid, "the dispatcher of this execution is gone");
+        }
+        if self.retiring {
+            self.myself.stop(None);
         }
     }
 

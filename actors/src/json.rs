@@ -59,6 +59,25 @@ pub fn compact(text: &str) -> String {
     out
 }
 
+/// How deep valid JSON is nested: 0 for a number, 1 for `[]`.
+pub fn depth(text: &str) -> usize {
+    let (mut depth, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
 /// A JSON string literal.
 pub fn quote(text: &str) -> String {
     Value::from(text).to_string()
@@ -157,6 +176,13 @@ mod tests {
         let members = members(text).expect("an object");
         assert_eq!(members["d"].get(), "0.10");
         assert_eq!(members["a"].get(), "18446744073709551615");
+    }
+
+    #[test]
+    fn depth_counts_what_is_nested_and_not_what_is_quoted() {
+        for (text, levels) in [("1", 0), ("[]", 1), (r#"{"a":[{}],"b":1}"#, 3), (r#"["[[[\"[[",[]]"#, 2)] {
+            assert_eq!(depth(text), levels, "{text}");
+        }
     }
 
     #[test]

@@ -171,7 +171,7 @@ impl State {
                 Ok((executor, _)) => drop(self.executors.insert(executor.get_id(), executor)),
                 Err(error) => {
                     tracing::error!(runtime = %self.args.runtime, %error, "an executor could not be started");
-                    return self.refill_later();
+                    return self.count_failure();
                 }
             }
         }
@@ -196,6 +196,10 @@ impl State {
 
     async fn resize(&mut self, settings: PoolSettings) {
         self.settings = settings;
+        let surplus = self.executors.len().saturating_sub(self.settings.max);
+        for executor in self.executors.values().take(surplus) {
+            drop(executor.cast(executor::Msg::Retire));
+        }
         self.grow_to(self.settings.min).await;
     }
 
@@ -203,7 +207,7 @@ impl State {
         tracing::error!(runtime = %self.args.runtime, error, "an executor failed");
         self.failures += 1;
         self.forget(executor);
-        self.refill_later();
+        self.count_failure();
         if !self.delayed {
             self.refill().await;
         }
@@ -215,8 +219,8 @@ impl State {
         self.args.names.tell(&self.args.names.dispatcher(), down);
     }
 
-    /// Counts a failure; where failures come in a row, the next start waits.
-    fn refill_later(&mut self) {
+    /// Counts a failure; where failures come in a row, the next start is put off.
+    fn count_failure(&mut self) {
         let delay = self.backoff.next_delay(Instant::now());
         if !delay.is_zero() && !self.delayed {
             self.delayed = true;

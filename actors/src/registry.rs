@@ -16,9 +16,9 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::{Mutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
 use crate::compiled::Compiled;
-use crate::definition::{Definition, Kind, Patch};
+use crate::definition::{Definition, Kind, Patch, check_id};
 use crate::effects::{Effects, Panicked};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::query::Filter;
 use crate::settings::{SourceSettings, StoreSettings};
 
@@ -86,7 +86,7 @@ pub enum Msg {
     },
     /// Fetch a definition from the sources and add it.
     Register { kind: Kind, id: String, permit: OwnedSemaphorePermit, reply: Reply<Arc<Compiled>> },
-    /// Tell how many definitions there are and what the cache holds.
+    /// Tell what the cache holds and what waits.
     Stats(RpcReplyPort<Stats>),
     /// The slot lent the store.
     Lent(Lease),
@@ -168,32 +168,7 @@ impl Actor for RegistryActor {
         message: Msg,
         state: &mut State,
     ) -> std::result::Result<(), ActorProcessingErr> {
-        match message {
-            Msg::Lent(lease) => state.lent(lease),
-            Msg::Stats(reply) => drop(reply.send(state.stats())),
-            Msg::Found { lookup, exact, epoch, result } => state.found(lookup, exact, epoch, *result),
-            Msg::Written(result) => state.written(result),
-            Msg::Fetched { result, permit, reply } => state.fetched(result, permit, reply),
-            Msg::Settled => {}
-            #[cfg(feature = "faults")]
-            Msg::Panic => panic!("a test told the registry to panic"),
-            request if state.lease.is_none() => state.waiting.push(request),
-            Msg::Get(lookup) => state.look_up(lookup, true),
-            Msg::Resolve(lookup) => state.look_up(lookup, false),
-            Msg::Query { kind, filter, page, permit, reply } => {
-                state.query(kind, filter, page, permit, reply)
-            }
-            Msg::Create { definition, permit, reply } => {
-                state.enqueue(Write { change: Change::Create(definition), permit, reply })
-            }
-            Msg::Update { kind, id, patch, if_match, permit, reply } => {
-                state.enqueue(Write { change: Change::Update { kind, id, patch, if_match }, permit, reply });
-            }
-            Msg::Delete { kind, id, if_match, permit, reply } => {
-                state.enqueue(Write { change: Change::Delete { kind, id, if_match }, permit, reply });
-            }
-            Msg::Register { kind, id, permit, reply } => state.register(kind, id, permit, reply),
-        }
+        state.receive(message);
         Ok(())
     }
 }
@@ -201,7 +176,6 @@ impl Actor for RegistryActor {
 /// What the registry holds.
 #[derive(Debug)]
 pub struct State {
-    myself: Ref,
     effects: Effects<Msg>,
     settings: StoreSettings,
     sources: Arc<[SourceSettings]>,
@@ -209,8 +183,8 @@ pub struct State {
     /// What came before the store was at hand; bounded by admission.
     waiting: Vec<Msg>,
     cache: [Cache<String, Arc<Compiled>, Weight>; 2],
-    /// What names and ranges meant since the last write.
-    aliases: HashMap<(Kind, String), Arc<Compiled>>,
+    /// Which id a name or a range meant since the last write.
+    aliases: HashMap<(Kind, String), String>,
     writes: VecDeque<Write>,
     writing: bool,
     /// Counts writes, so that a read that began before one is not cached after it.
@@ -229,7 +203,7 @@ impl quick_cache::Weighter<String, Arc<Compiled>> for Weight {
 
 impl State {
     fn new(myself: Ref, args: Args) -> Self {
-        let mut effects = Effects::new(myself.clone());
+        let mut effects = Effects::new(myself);
         let slot = args.slot.clone();
         // The predecessor's state may be dropped after its death was told: this waits for it.
         effects.run(async move { Arc::new(slot.lock_owned().await) }, |lease| {
@@ -238,7 +212,6 @@ impl State {
         let bytes = args.settings.cache_mb * 1024 * 1024 / 2;
         let cache = || Cache::with_weighter(1_000, bytes, Weight);
         Self {
-            myself,
             effects,
             settings: args.settings,
             sources: args.sources,
@@ -253,11 +226,37 @@ impl State {
         }
     }
 
+    fn receive(&mut self, message: Msg) {
+        match message {
+            Msg::Lent(lease) => self.lent(lease),
+            Msg::Stats(reply) => drop(reply.send(self.stats())),
+            Msg::Found { lookup, exact, epoch, result } => self.found(lookup, exact, epoch, *result),
+            Msg::Written(result) => self.written(result),
+            Msg::Fetched { result, permit, reply } => self.fetched(result, permit, reply),
+            Msg::Settled => {}
+            #[cfg(feature = "faults")]
+            Msg::Panic => panic!("a test told the registry to panic"),
+            request if self.lease.is_none() => self.waiting.push(request),
+            Msg::Get(lookup) => self.look_up(lookup, true),
+            Msg::Resolve(lookup) => self.look_up(lookup, false),
+            Msg::Query { kind, filter, page, permit, reply } => self.query(kind, filter, page, permit, reply),
+            Msg::Create { definition, permit, reply } => {
+                self.enqueue(Write { change: Change::Create(definition), permit, reply });
+            }
+            Msg::Update { kind, id, patch, if_match, permit, reply } => {
+                self.enqueue(Write { change: Change::Update { kind, id, patch, if_match }, permit, reply });
+            }
+            Msg::Delete { kind, id, if_match, permit, reply } => {
+                self.enqueue(Write { change: Change::Delete { kind, id, if_match }, permit, reply });
+            }
+            Msg::Register { kind, id, permit, reply } => self.register(kind, id, permit, reply),
+        }
+    }
+
     fn lent(&mut self, lease: Lease) {
         self.lease = Some(lease);
         for message in std::mem::take(&mut self.waiting) {
-            // To itself, so that each is handled like any other message.
-            drop(self.myself.cast(message));
+            self.receive(message);
         }
     }
 
@@ -266,7 +265,7 @@ impl State {
             cached: self.cache.iter().map(Cache::len).sum(),
             cached_bytes: self.cache.iter().map(Cache::weight).sum(),
             pending_writes: self.writes.len() + usize::from(self.writing),
-            ready: self.lease.is_some(),
+            ready: self.lease.as_ref().is_some_and(|lease| lease.is_open()),
         }
     }
 
@@ -275,9 +274,10 @@ impl State {
     }
 
     fn look_up(&mut self, lookup: Lookup, exact: bool) {
-        let cached = self.cache[lookup.kind as usize].get(lookup.id.as_str()).cloned();
-        let known = || self.aliases.get(&(lookup.kind, lookup.id.clone())).cloned();
-        let found = cached.or_else(|| if exact { None } else { known() });
+        let cache = &self.cache[lookup.kind as usize];
+        let means = |id: &String| self.aliases.get(&(lookup.kind, id.clone()));
+        let aliased = if exact { None } else { means(&lookup.id) };
+        let found = cache.get(lookup.id.as_str()).or_else(|| cache.get(aliased?.as_str())).cloned();
         if let Some(definition) = found {
             drop(lookup.reply.send(Ok(definition)));
             return;
@@ -303,7 +303,7 @@ impl State {
         {
             self.cache[lookup.kind as usize].insert(definition.id.clone(), definition.clone());
             if !exact && definition.id != lookup.id && self.aliases.len() < MAX_ALIASES {
-                self.aliases.insert((lookup.kind, lookup.id), definition.clone());
+                self.aliases.insert((lookup.kind, lookup.id), definition.id.clone());
             }
         }
         drop(lookup.reply.send(result));
@@ -320,8 +320,11 @@ impl State {
         let (lease, queries) = (self.lease(), self.queries.clone());
         let budget = Duration::from_millis(self.settings.query_timeout_ms);
         let search = async move {
-            let _turn = queries.acquire_owned().await;
-            read::search(&lease, kind, &filter, &page, Instant::now() + budget).await
+            let deadline = Instant::now() + budget;
+            let Ok(_turn) = tokio::time::timeout(budget, queries.acquire_owned()).await else {
+                return Err(Error::new(Code::Overloaded, "other queries take all the time; try again later"));
+            };
+            read::search(&lease, kind, &filter, &page, deadline).await
         };
         self.effects.run(search, move |result| {
             drop(reply.send(result.unwrap_or_else(|_| Err(broken()))));
@@ -337,6 +340,9 @@ impl State {
         permit: OwnedSemaphorePermit,
         reply: Reply<Arc<Compiled>>,
     ) {
+        if let Err(error) = check_id(&id) {
+            return drop(reply.send(Err(error)));
+        }
         let sources = self.sources.clone();
         let fetch = async move { sources::fetch(&sources, kind, &id).await };
         self.effects.run(fetch, move |result| Msg::Fetched { result, permit, reply });

@@ -42,6 +42,9 @@ impl Child {
     const ALL: [Self; 4] = [Self::Registry, Self::Dispatcher, Self::Pools, Self::Sessions];
 }
 
+/// When pools or sessions that could not be started are tried again.
+const RETRY: std::time::Duration = std::time::Duration::from_millis(100);
+
 /// What the root does.
 #[derive(Debug)]
 pub enum Msg {
@@ -239,7 +242,12 @@ impl State {
         if let Err(error) = self.start(child).await {
             let reason = format!("the {child:?} could not be started again: {error}");
             tracing::error!(reason);
-            self.args.fatal.send_replace(Some(reason));
+            match child {
+                Child::Registry | Child::Dispatcher => drop(self.args.fatal.send_replace(Some(reason))),
+                Child::Pools | Child::Sessions => {
+                    self.effects.run(tokio::time::sleep(RETRY), move |_| Msg::Restart(child));
+                }
+            }
         }
     }
 

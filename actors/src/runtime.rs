@@ -8,6 +8,7 @@ use crate::execution::{Job, Outcome, Runtime};
 use crate::settings::LimitSettings;
 
 mod api;
+mod folder;
 mod leftovers;
 mod output;
 mod process;
@@ -36,10 +37,11 @@ impl Context {
     /// One sentence: the folder cannot be made, or the certificates of this machine cannot be read.
     pub fn new(limits: LimitSettings, run_folder: PathBuf, roots: Vec<PathBuf>) -> Result<Self, String> {
         let place = run_folder.display().to_string();
-        if let Err(error) = std::fs::remove_dir_all(&run_folder)
+        if let Err(error) = folder::remove_tree(&run_folder)
             && error.kind() != std::io::ErrorKind::NotFound
         {
-            return Err(format!("the folder {place} cannot be cleared: {error}"));
+            // Every attempt has a folder of a new name, so that nothing of this comes into its way.
+            tracing::warn!(place, %error, "what an earlier process left could not be removed");
         }
         std::fs::create_dir_all(&run_folder)
             .map_err(|error| format!("the folder {place} cannot be made: {error}"))?;

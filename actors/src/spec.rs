@@ -118,7 +118,10 @@ impl Spec {
         let (input, output) = schemas(&keys)?;
         let program = ProgramSpec::parse(&keys)?;
         Ok(Self {
-            runtime: runtime(&keys, program.source.as_deref())?,
+            runtime: runtime(
+                &keys,
+                program.source.as_ref().map(|source| program.entrypoint.as_ref().unwrap_or(source)),
+            )?,
             input,
             output,
             program,
@@ -131,6 +134,22 @@ impl Spec {
                 .map(|max| usize::try_from(max).unwrap_or(usize::MAX)),
             unmet: unmet(&keys)?,
         })
+    }
+
+    /// Of metadata that an older or newer version let in, and that this one cannot read.
+    pub fn unreadable(error: Error) -> Self {
+        Self {
+            runtime: None,
+            input: None,
+            output: None,
+            program: ProgramSpec::default(),
+            api: ApiSpec::default(),
+            mode: OutputMode::Json,
+            limits: Limits::default(),
+            idempotent: false,
+            max_concurrency: None,
+            unmet: Some(format!("its metadata cannot be run by this version: {error}")),
+        }
     }
 
     /// The first field that a template wants and the input lacks, as a JSON pointer.
@@ -235,7 +254,8 @@ impl Limits {
     }
 }
 
-fn runtime(keys: &Keys<'_>, source: Option<&str>) -> Result<Option<Runtime>> {
+/// `file` is the source, or the entrypoint inside it.
+fn runtime(keys: &Keys<'_>, file: Option<&String>) -> Result<Option<Runtime>> {
     if let Some(name) = keys.text("runtime")? {
         let known = || Runtime::ALL.map(Runtime::name).join(", ");
         let unknown =
@@ -243,11 +263,11 @@ fn runtime(keys: &Keys<'_>, source: Option<&str>) -> Result<Option<Runtime>> {
         return Runtime::named(name).ok_or_else(unknown).map(Some);
     }
     let protocol = keys.text("protocol")?.map(str::to_ascii_lowercase);
-    Ok(match (protocol.as_deref(), source) {
+    Ok(match (protocol.as_deref(), file) {
         (Some("http" | "https"), _) => Some(Runtime::Http),
         (Some("websocket" | "ws" | "wss"), _) => Some(Runtime::Websocket),
-        (_, Some(source)) if source.ends_with(".py") => Some(Runtime::Python),
-        (_, Some(source)) if source.ends_with(".wasm") => Some(Runtime::Wasm),
+        (_, Some(file)) if file.ends_with(".py") => Some(Runtime::Python),
+        (_, Some(file)) if file.ends_with(".wasm") => Some(Runtime::Wasm),
         (_, Some(_)) => Some(Runtime::Script),
         _ => None,
     })
@@ -374,6 +394,7 @@ mod tests {
             (json!({"source_url": "a.py"}), Some(Runtime::Python)),
             (json!({"source_url": "a.wasm"}), Some(Runtime::Wasm)),
             (json!({"source_url": "a.sh"}), Some(Runtime::Script)),
+            (json!({"source_url": "package", "entrypoint": "main.py"}), Some(Runtime::Python)),
             (json!({"entrypoint": "awk"}), None),
             (json!({"anything": {"else": [1]}}), None),
         ] {

@@ -31,6 +31,11 @@ use crate::{pool, pools, sessions};
 /// How long a stopping actor may take before it is left to the end of the process.
 const STOP: Duration = Duration::from_secs(2);
 
+/// How many queries and registrations may be under way or wait. They take long, and must not take the places of what
+/// executions need from the registry.
+const MAX_QUERIES: usize = 256;
+const MAX_REGISTRATIONS: usize = 64;
+
 /// How long `/system` waits for an actor to tell about itself.
 const GLANCE: Duration = Duration::from_millis(500);
 
@@ -47,6 +52,8 @@ struct Inner {
     folders: Folders,
     slot: registry::Slot,
     registry_admission: Arc<Semaphore>,
+    query_admission: Arc<Semaphore>,
+    source_admission: Arc<Semaphore>,
     dispatcher_admission: Arc<Semaphore>,
     session_admission: Arc<Semaphore>,
     draining: AtomicBool,
@@ -139,6 +146,8 @@ impl System {
         let admission = |permits| Arc::new(Semaphore::new(permits));
         let inner = Inner {
             registry_admission: admission(settings.store.max_pending),
+            query_admission: admission(MAX_QUERIES),
+            source_admission: admission(MAX_REGISTRATIONS),
             dispatcher_admission: admission(settings.dispatcher.max_pending),
             session_admission: admission(bounds.sessions),
             names,
@@ -224,7 +233,13 @@ impl System {
     /// `not_found`, `source_unavailable`, `conflict`; `overloaded`, `unavailable`.
     pub async fn register(&self, kind: Kind, id: &str) -> Result<Arc<Compiled>> {
         let id = id.to_owned();
-        self.ask(|permit, reply| registry::Msg::Register { kind, id, permit, reply }).await
+        self.ask_within(&self.inner.source_admission, |permit, reply| registry::Msg::Register {
+            kind,
+            id,
+            permit,
+            reply,
+        })
+        .await
     }
 
     /// A page of the definitions that a filter matches.
@@ -233,7 +248,14 @@ impl System {
     /// `overloaded`, `unavailable`.
     pub async fn query(&self, kind: Kind, filter: Filter, page: PageRequest) -> Result<Page> {
         let filter = Box::new(filter);
-        self.ask(|permit, reply| registry::Msg::Query { kind, filter, page, permit, reply }).await
+        self.ask_within(&self.inner.query_admission, |permit, reply| registry::Msg::Query {
+            kind,
+            filter,
+            page,
+            permit,
+            reply,
+        })
+        .await
     }
 
     /// Gives an execution to the dispatcher, which tells the caller whether it took it in; the answer here says only
@@ -373,7 +395,8 @@ impl System {
         self.stop::<dispatcher::Msg>(&names.dispatcher()).await;
         self.stop::<registry::Msg>(&names.registry()).await;
         self.stop::<root::Msg>(&names.root()).await;
-        let store = self.inner.slot.lock().await;
+        let store = tokio::time::timeout(STOP, self.inner.slot.lock()).await;
+        let store = store.map_err(|_| Error::unavailable("the store is still in use"))?;
         store.close().await.map_err(|error| Error::unavailable(error.to_string()))
     }
 
@@ -425,7 +448,15 @@ impl System {
         &self,
         message: impl FnOnce(OwnedSemaphorePermit, registry::Reply<T>) -> registry::Msg,
     ) -> Result<T> {
-        let permit = admit(&self.inner.registry_admission)?;
+        self.ask_within(&self.inner.registry_admission, message).await
+    }
+
+    async fn ask_within<T: Send + 'static>(
+        &self,
+        admission: &Arc<Semaphore>,
+        message: impl FnOnce(OwnedSemaphorePermit, registry::Reply<T>) -> registry::Msg,
+    ) -> Result<T> {
+        let permit = admit(admission)?;
         self.call::<registry::Msg, _>(&self.inner.names.registry(), |reply| message(permit, reply)).await?
     }
 

@@ -1,5 +1,7 @@
 //! Request bodies: declared as JSON, bounded, UTF-8. What stands in them is read by the engine, which keeps the text.
 
+use std::time::Duration;
+
 use actors::error::{Code, Error};
 use poem::error::ReadBodyError;
 use poem::http::header;
@@ -11,6 +13,9 @@ use super::reply::refuse;
 
 /// What a body must be declared as.
 pub const MEDIA_TYPE: &str = "the body must be declared as `Content-Type: application/json`";
+
+/// How long a body may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How many bytes a body may have.
 #[derive(Clone, Copy, Debug)]
@@ -59,7 +64,9 @@ async fn read(request: &Request, body: &mut RequestBody) -> Result<String, Error
         return Err(too_large());
     }
     let body = body.take().map_err(|_| Error::invalid("the body is missing"))?;
-    let bytes = body.into_bytes_limit(max_bytes).await.map_err(|error| match error {
+    let whole = tokio::time::timeout(PATIENCE, body.into_bytes_limit(max_bytes)).await;
+    let slow = |_| Error::invalid(format!("the body took longer than {} s", PATIENCE.as_secs()));
+    let bytes = whole.map_err(slow)?.map_err(|error| match error {
         ReadBodyError::PayloadTooLarge => too_large(),
         _ => Error::invalid("the body broke off"),
     })?;

@@ -118,9 +118,7 @@ impl<R: Registered> Definitions<R> {
 
     async fn try_get(&self, id: &str, if_none_match: Option<&str>) -> Result<Reply<200>> {
         let definition = self.system.get(R::KIND, id).await?;
-        let is_known =
-            |etags: &str| etags == "*" || etags.split(',').any(|etag| etag.trim() == definition.etag);
-        if if_none_match.is_some_and(is_known) {
+        if if_none_match.is_some_and(|etags| definition.is_named_by(etags)) {
             let unchanged =
                 Response::builder().status(StatusCode::NOT_MODIFIED).header(header::ETAG, &definition.etag);
             return Ok(Reply::response(unchanged.finish()));

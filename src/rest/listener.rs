@@ -13,20 +13,23 @@ use poem::web::{LocalAddr, RemoteAddr};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, Sleep};
 
 /// How long nothing is accepted after accepting failed.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// A listener that holds this many connections at most; further ones wait in the kernel's queue.
+/// A listener that holds so many connections at most, each for so long without a byte; further ones wait in the
+/// kernel's queue.
 pub struct Limited {
     listener: TcpListener,
     admission: Arc<Semaphore>,
+    idle: Duration,
 }
 
 impl Limited {
     /// Takes over a bound listener.
-    pub fn new(listener: TcpListener, max_connections: usize) -> Self {
-        Self { listener, admission: Arc::new(Semaphore::new(max_connections)) }
+    pub fn new(listener: TcpListener, max_connections: usize, idle: Duration) -> Self {
+        Self { listener, admission: Arc::new(Semaphore::new(max_connections)), idle }
     }
 }
 
@@ -45,7 +48,8 @@ impl Acceptor for Limited {
                     // Without it only a delay is lost.
                     let _ = stream.set_nodelay(true);
                     let local = LocalAddr(stream.local_addr()?.into());
-                    let io = Admitted { stream, _permit: permit };
+                    let quiet = Box::pin(tokio::time::sleep(self.idle));
+                    let io = Admitted { stream, idle: self.idle, quiet, _permit: permit };
                     return Ok((io, local, RemoteAddr(peer.into()), Scheme::HTTP));
                 }
                 Err(error) => {
@@ -57,10 +61,25 @@ impl Acceptor for Limited {
     }
 }
 
-/// A connection with its place among the admitted ones.
+/// A connection with its place among the admitted ones. It errs when no byte has come or gone for long: poem's own idle
+/// timeout waits for a request that is half sent, and hyper has no timer there.
 pub struct Admitted {
     stream: TcpStream,
+    idle: Duration,
+    quiet: Pin<Box<Sleep>>,
     _permit: OwnedSemaphorePermit,
+}
+
+impl Admitted {
+    /// Passes on what the stream gave; nothing for too long is an error.
+    fn watched<T>(&mut self, context: &mut Context<'_>, given: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if given.is_ready() {
+            let next = Instant::now() + self.idle;
+            self.quiet.as_mut().reset(next);
+            return given;
+        }
+        self.quiet.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
 }
 
 impl AsyncRead for Admitted {
@@ -69,7 +88,8 @@ impl AsyncRead for Admitted {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let given = Pin::new(&mut self.stream).poll_read(context, buffer);
+        self.watched(context, given)
     }
 }
 
@@ -79,7 +99,8 @@ impl AsyncWrite for Admitted {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let given = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.watched(context, given)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -24,8 +24,11 @@ use uuid::Uuid;
 use super::{Edge, frame, handshake};
 use crate::envelope::refusal;
 
-/// How long a client may take to take one frame.
+/// How long a client may take to take something small.
 const WRITE: Duration = Duration::from_secs(30);
+
+/// How fast a client must at least take something large, in bytes a second.
+const SLOWEST: u64 = 64 * 1024;
 
 /// How long a client may take to answer a close.
 const CLOSE: Duration = Duration::from_secs(2);
@@ -110,8 +113,13 @@ async fn follow(socket: &mut Socket, mut connection: Connection, edge: &Edge) ->
             }
             // A second request on a one-shot connection is not read as one.
             message = socket.next() => match message {
-                Some(Ok(Message::Close(_)) | Err(_)) | None => return None,
+                Some(Ok(Message::Close(_))) => return socket.answer_close().await,
                 Some(Ok(_)) => {}
+                Some(Err(error)) => return match socket.unreadable(&error, edge.config.message_bytes) {
+                    Request::Refused(error, code) => socket.refuse(&error).await.map(|_| code),
+                    _ => None,
+                },
+                None => return None,
             },
             _ = ping.tick() => {
                 if socket.heard.elapsed() >= idle {
@@ -160,7 +168,11 @@ impl Socket {
                     let error = Error::invalid("the request is a binary message, not a text");
                     return Request::Refused(error, CloseCode::Unsupported);
                 }
-                Some(Ok(Message::Close(_))) | None => return Request::Gone,
+                Some(Ok(Message::Close(_))) => {
+                    self.answer_close().await;
+                    return Request::Gone;
+                }
+                None => return Request::Gone,
                 Some(Ok(_)) => {}
                 Some(Err(error)) => return self.unreadable(&error, edge.config.message_bytes),
             }
@@ -202,21 +214,29 @@ impl Socket {
     }
 
     async fn write(&mut self, message: Message) -> Option<()> {
-        timeout(WRITE, self.socket.send(message)).await.ok()?.ok()
+        let patience = WRITE + Duration::from_secs(message.len() as u64 / SLOWEST);
+        timeout(patience, self.socket.send(message)).await.ok()?.ok()
     }
 
+    /// Writes all lines that wait, in one go.
     async fn log(&mut self, uuid: Option<Uuid>, waiting: Lines) -> Option<()> {
-        if waiting.dropped > 0 {
-            self.feed(frame::dropped(uuid, waiting.dropped)).await?;
-        }
-        for line in waiting.lines {
-            self.feed(frame::log(uuid, &line)).await?;
-        }
-        timeout(WRITE, self.socket.flush()).await.ok()?.ok()
+        let dropped = (waiting.dropped > 0).then(|| frame::dropped(uuid, waiting.dropped));
+        let frames = dropped.into_iter().chain(waiting.lines.iter().map(|line| frame::log(uuid, line)));
+        let all = async {
+            for text in frames {
+                self.socket.feed(Message::text(text)).await?;
+            }
+            self.socket.flush().await
+        };
+        timeout(WRITE, all).await.ok()?.ok()
     }
 
-    async fn feed(&mut self, text: String) -> Option<()> {
-        timeout(WRITE, self.socket.feed(Message::text(text))).await.ok()?.ok()
+    /// The client closes: the library has the answer ready, and reading on sends it.
+    async fn answer_close(&mut self) -> Close {
+        let rest = async { while let Some(Ok(_)) = self.socket.next().await {} };
+        // A client that is gone needs no answer.
+        let _ = timeout(CLOSE, rest).await;
+        None
     }
 
     /// Writes an error frame.

@@ -148,6 +148,29 @@ async fn a_program_that_ignores_sigterm_is_ended() {
     assert_eq!(code, "timed_out");
 }
 
+/// A program that puts itself into the process group of its child, so that its own group is empty.
+const GROUP_LEAVER: &str = "
+import os, time
+child = os.fork()
+if child == 0:
+    os.setpgid(0, 0)
+else:
+    while os.getpgid(child) != child:
+        time.sleep(0.01)
+    os.setpgid(0, child)
+time.sleep(60)
+";
+
+#[tokio::test]
+async fn a_program_that_leaves_its_group_is_ended() {
+    let metadata = json!({
+        "runtime": "binary", "entrypoint": "python3", "args": ["-c", GROUP_LEAVER],
+        "limits": { "timeout_ms": 500 }
+    });
+    let (_, code) = error_within(Duration::from_millis(500), metadata).await;
+    assert_eq!(code, "timed_out");
+}
+
 #[tokio::test]
 async fn a_request_may_shorten_the_timeout() {
     let bench = Bench::new(shell_within(60_000, "sleep 60")).await;

@@ -1,9 +1,12 @@
 //! The REST calls beyond the seed's examples: conflicts, revisions, ids, filters, pages.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
 
 use crate::program::{function, tool};
-use crate::service::Service;
+use crate::service::{Launch, Service};
 
 #[tokio::test]
 async fn of_100_creations_of_one_id_one_wins() {
@@ -241,4 +244,20 @@ async fn the_service_tells_how_it_is() {
     }
     let (_, paths) = service.rest("GET", "/openapi.json", "").await;
     assert!(paths["paths"].is_object(), "{paths}");
+}
+
+#[tokio::test]
+async fn a_request_that_is_sent_in_half_gives_its_place_back() {
+    let launch = Launch::new().set("REST__IDLE_TIMEOUT_MS", 300).set("REST__MAX_CONNECTIONS", 2);
+    let service = launch.start().await;
+    let address = service.url("").replace("http://", "");
+    let half = "POST /tool HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{";
+    let mut stalled = Vec::new();
+    for text in [half, "GET /healthz HT"] {
+        let mut stream = tokio::net::TcpStream::connect(address.trim_end_matches('/')).await.unwrap();
+        stream.write_all(text.as_bytes()).await.unwrap();
+        stalled.push(stream);
+    }
+    let answered = tokio::time::timeout(Duration::from_secs(10), service.rest("GET", "/healthz", "")).await;
+    assert_eq!(answered.expect("an answer once the stalled ones are gone").0, 200);
 }

@@ -1,7 +1,7 @@
 //! What the registry reads: one definition, the version that a name means, a page of those that a filter matches.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Lease;
 use super::store::{Candidates, StoreError};
@@ -12,7 +12,13 @@ use crate::query::Filter;
 use crate::version;
 
 /// How many definitions are read from the store at a time.
-const BATCH: usize = 500;
+const BATCH: usize = 200;
+
+/// After how many bytes of definitions a page ends.
+const MAX_PAGE_BYTES: usize = 16 * 1024 * 1024;
+
+/// How long a query works before it lets others have a turn.
+const TURN: Duration = Duration::from_millis(1);
 
 /// Which part of the matches is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,7 +63,7 @@ pub async fn resolve(lease: &Lease, kind: Kind, id: &str) -> Result<Arc<Compiled
 }
 
 /// The definitions that the filter matches. The store narrows by an index where the filter lets it; the filter
-/// decides on each candidate.
+/// decides on each candidate. A page ends early, with a `next`, when it is large or the time is over.
 pub async fn search(
     lease: &Lease,
     kind: Kind,
@@ -65,40 +71,81 @@ pub async fn search(
     page: &PageRequest,
     deadline: Instant,
 ) -> Result<Page> {
-    let candidates = match (filter.id_hint(), filter.tags_hint()) {
-        (Some(ids), _) => Candidates::Named(ids),
-        (None, Some(tags)) => Candidates::Tagged(tags),
-        (None, None) => Candidates::All,
-    };
-    let mut found = Page::default();
+    let mut walk = Walk::new(filter, page.after.clone());
+    let (mut found, mut bytes) = (Page::default(), 0);
+    let mut worked_since = Instant::now();
     let mut after = page.after.clone();
-    loop {
-        let rows = lease
-            .page(kind, &candidates, after.as_deref(), BATCH)
-            .await
-            .map_err(|error| unavailable(&error))?;
-        let is_last = rows.len() < BATCH;
+    while let Some(rows) = walk.next(lease, kind).await? {
         for (id, text) in rows {
             let document =
                 serde_json::from_str(&text).map_err(|error| Error::unavailable(error.to_string()))?;
             if filter.matches(&document) {
-                if found.items.len() == page.limit {
+                if found.items.len() == page.limit || bytes > MAX_PAGE_BYTES || Instant::now() >= deadline {
                     found.next = after;
                     return Ok(found);
                 }
+                bytes += text.len();
                 found.items.push(text);
             }
             after = Some(id);
+            // Filtering is work without a wait: let others have their turn.
+            if worked_since.elapsed() > TURN {
+                tokio::task::yield_now().await;
+                worked_since = Instant::now();
+            }
         }
-        if is_last {
-            return Ok(found);
-        }
-        if Instant::now() >= deadline {
+        if Instant::now() >= deadline && !walk.is_over {
             found.next = after;
             return Ok(found);
         }
-        // Filtering is work without a wait: let others have their turn.
-        tokio::task::yield_now().await;
+    }
+    Ok(found)
+}
+
+/// The way through the candidates, a batch at a time, in the order of their ids.
+struct Walk {
+    candidates: Candidates,
+    after: Option<String>,
+    is_over: bool,
+}
+
+impl Walk {
+    fn new(filter: &Filter, after: Option<String>) -> Self {
+        let candidates = match (filter.id_hint(), filter.tags_hint()) {
+            (Some(mut ids), _) => {
+                ids.sort_unstable();
+                ids.dedup();
+                ids.retain(|id| after.as_ref().is_none_or(|after| id > after));
+                Candidates::Named(ids)
+            }
+            (None, Some(tags)) => Candidates::Tagged(tags),
+            (None, None) => Candidates::All,
+        };
+        Self { candidates, after, is_over: false }
+    }
+
+    async fn next(&mut self, lease: &Lease, kind: Kind) -> Result<Option<Vec<(String, String)>>> {
+        if self.is_over {
+            return Ok(None);
+        }
+        let batch = match &mut self.candidates {
+            Candidates::Named(ids) => {
+                let rest = ids.split_off(ids.len().min(BATCH));
+                let batch = Candidates::Named(std::mem::replace(ids, rest));
+                self.is_over = ids.is_empty();
+                batch
+            }
+            others => others.clone(),
+        };
+        let rows = lease
+            .page(kind, &batch, self.after.as_deref(), BATCH)
+            .await
+            .map_err(|error| unavailable(&error))?;
+        if !matches!(batch, Candidates::Named(_)) {
+            self.is_over = rows.len() < BATCH;
+            self.after = rows.last().map(|(id, _)| id.clone());
+        }
+        Ok(Some(rows))
     }
 }
 

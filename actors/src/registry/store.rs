@@ -4,6 +4,7 @@
 //! Records are addressed by `RecordId`, never by text, so that no id is ever parsed.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use surrealdb::Surreal;
@@ -86,6 +87,8 @@ pub enum Candidates {
 pub struct Store {
     location: Location,
     database: RwLock<Option<Surreal<Any>>>,
+    /// It was closed for good.
+    is_closed: AtomicBool,
 }
 
 #[derive(Debug, SurrealValue)]
@@ -109,7 +112,7 @@ impl Store {
     /// A sentence that says what is in the way: another process on the folder, a newer schema, no right to write.
     pub async fn open(location: Location) -> Result<Self, StoreError> {
         let database = connect(&location).await?;
-        Ok(Self { location, database: RwLock::new(Some(database)) })
+        Ok(Self { location, database: RwLock::new(Some(database)), is_closed: AtomicBool::new(false) })
     }
 
     /// Closes the store and opens it again, after it failed. In memory there is nothing to open again.
@@ -127,11 +130,24 @@ impl Store {
         Ok(())
     }
 
+    async fn open_again(&self) -> Result<(), StoreError> {
+        if self.is_closed.load(Ordering::Acquire) {
+            return Err(StoreError::Failed("the store is closed".into()));
+        }
+        let mut database = self.database.write().await;
+        if database.is_none() {
+            *database = Some(connect(&self.location).await?);
+            tracing::info!("the store is open again");
+        }
+        Ok(())
+    }
+
     /// Closes the store: waits until what was written is on disk and the folder can be opened by another process.
     ///
     /// # Errors
     /// When the folder's lock is still held after ten seconds.
     pub async fn close(&self) -> Result<(), StoreError> {
+        self.is_closed.store(true, Ordering::Release);
         drop(self.database.write().await.take());
         self.wait_for_lock().await
     }
@@ -187,18 +203,11 @@ impl Store {
             Candidates::Named(ids) => {
                 let records: Vec<RecordId> = ids.iter().map(|id| record(kind, id)).collect();
                 bound.push(("records", records.into_value()));
-                "$records WHERE key > $after ORDER BY key".to_owned()
+                "$records ORDER BY key".to_owned()
             }
         };
         let rows: Vec<Row> = self.rows(&format!("SELECT {COLUMNS} FROM {from} LIMIT $limit"), bound).await?;
         Ok(rows.into_iter().map(|row| (row.key, row.definition)).collect())
-    }
-
-    /// How many definitions there are.
-    pub async fn count(&self, kind: Kind) -> Result<u64, StoreError> {
-        let sql = format!("SELECT VALUE count FROM (SELECT count() FROM {} GROUP ALL)", table(kind));
-        let counts: Vec<u64> = self.rows(&sql, Vec::new()).await?;
-        Ok(counts.first().copied().unwrap_or(0))
     }
 
     /// Adds a definition.
@@ -236,7 +245,16 @@ impl Store {
         Ok(self.query(sql, bound).await?.take(0)?)
     }
 
+    /// Whether the store is open; one that is being reopened is not.
+    pub fn is_open(&self) -> bool {
+        self.database.try_read().is_ok_and(|database| database.is_some())
+    }
+
     async fn query(&self, sql: &str, bound: Bound) -> Result<surrealdb::IndexedResults, StoreError> {
+        if self.database.read().await.is_none() {
+            // It could not be reopened when it failed; whoever comes next tries again, one at a time.
+            self.open_again().await?;
+        }
         let database = self.database.read().await;
         let database = database.as_ref().ok_or_else(|| StoreError::Failed("the store is closed".into()))?;
         let query = bound.into_iter().fold(database.query(sql), |query, pair| query.bind(pair));
@@ -268,7 +286,7 @@ impl Row {
     }
 
     fn revision(self, kind: Kind) -> Result<Revision, StoreError> {
-        let definition = Definition::parse(kind, &self.definition).map_err(|error| {
+        let definition = Definition::from_stored(kind, &self.definition).map_err(|error| {
             StoreError::Failed(format!("the record {:?} cannot be read: {error}", self.key))
         })?;
         Ok(Revision {
@@ -365,7 +383,6 @@ mod tests {
             assert_eq!(store.get(Kind::Tool, id).await.expect("read"), Some(stored));
             assert_eq!(store.get(Kind::Function, id).await.expect("read"), None);
         }
-        assert_eq!(store.count(Kind::Tool).await.expect("counted"), 7);
         store.delete(Kind::Tool, "a").await.expect("deleted");
         assert_eq!(store.get(Kind::Tool, "a").await.expect("read"), None);
     }

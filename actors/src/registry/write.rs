@@ -147,8 +147,7 @@ async fn stored(
         Ok(compiled) => compiled,
         Err(error) => return Ok(Err(error)),
     };
-    let is_meant = |wanted: &str| wanted == "*" || wanted.split(',').any(|etag| etag.trim() == compiled.etag);
-    if if_match.is_some_and(|wanted| !is_meant(wanted)) {
+    if if_match.is_some_and(|wanted| !compiled.is_named_by(wanted)) {
         let message = format!("{} was changed since: its revision is now {}", kind.title(), compiled.etag);
         return Ok(Err(Error::new(Code::PreconditionFailed, message)));
     }

@@ -68,7 +68,7 @@ async fn send(job: &Job, client: &Client) -> Result<Response, Outcome> {
     let method = spec.method.as_deref().map_or(Ok(Method::POST), |name| Method::from_bytes(name.as_bytes()));
     let method = method.map_err(|_| unreachable("the method is not valid"))?;
     let has_body = !matches!(method, Method::GET | Method::HEAD);
-    if !has_body && let Some(input) = job.input.value.as_object().filter(|input| !input.is_empty()) {
+    if !has_body && let Some(input) = job.input.value().as_object().filter(|input| !input.is_empty()) {
         let mut query = url.query_pairs_mut();
         for (name, value) in input {
             query.append_pair(name, &parameter(value));

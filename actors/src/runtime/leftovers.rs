@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::sync::{LazyLock, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{LazyLock, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -16,8 +16,20 @@ use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use uuid::Uuid;
 
-/// The leaders of the runs that are alive, and when each was started, in clock ticks after boot.
-static LEADERS: LazyLock<Mutex<HashMap<i32, u64>>> = LazyLock::new(Mutex::default);
+/// The leaders of the runs that are alive, by their process ids.
+static LEADERS: LazyLock<Mutex<HashMap<i32, Leader>>> = LazyLock::new(Mutex::default);
+
+/// Processes that were children of this one before it was the service (`sidecar & exec org-executor`).
+static INHERITED: OnceLock<Vec<i32>> = OnceLock::new();
+
+/// A program that a run started.
+#[derive(Debug)]
+struct Leader {
+    /// In clock ticks after boot.
+    started: u64,
+    /// The variable in its environment that tells its run.
+    mark: String,
+}
 
 /// Held while a program is started, until it is among the leaders.
 static STARTING: RwLock<()> = RwLock::new(());
@@ -30,6 +42,7 @@ const PAUSE: Duration = Duration::from_millis(1);
 
 /// Makes orphans children of this process. Must be called once, before anything is started.
 pub fn adopt_orphans() {
+    INHERITED.get_or_init(children);
     if let Err(error) = nix::sys::prctl::set_child_subreaper(true) {
         tracing::warn!(%error, "programs that leave their process group cannot be ended on this machine");
     }
@@ -52,8 +65,9 @@ impl Tree {
     /// The tree under a leader of a new process group, with the links (`pipe:[…]`) of its standard output and error.
     pub fn new(leader: i32, uuid: Uuid, pipes: Vec<String>) -> Self {
         let started = stat(leader).map_or(u64::MAX, |stat| stat.started);
-        leaders().insert(leader, started);
-        Self { leader: Pid::from_raw(leader), mark: format!("ORG_EXECUTION={uuid}"), pipes }
+        let mark = format!("ORG_EXECUTION={uuid}");
+        leaders().insert(leader, Leader { started, mark: mark.clone() });
+        Self { leader: Pid::from_raw(leader), mark, pipes }
     }
 
     /// Ends the leader and its group. Whether nobody is left in it.
@@ -72,7 +86,7 @@ impl Tree {
         tracing::error!(mark = self.mark, "something that this execution started could not be ended");
     }
 
-    /// The same without an async runtime, for a run that was dropped; this waits for the leader too.
+    /// The same without an async runtime, for a run that was dropped; this reaps the leader too.
     fn end_blocking(&self) {
         for _ in 0..ROUNDS {
             let _ = waitpid(self.leader, Some(WaitPidFlag::WNOHANG));
@@ -96,7 +110,9 @@ impl Tree {
             let Some(stat) = stat(pid) else { continue };
             let pid = Pid::from_raw(pid);
             if stat.is_zombie {
+                // Its children came to this process with its death, maybe after they were looked for.
                 let _ = waitpid(pid, Some(WaitPidFlag::WNOHANG));
+                clean = false;
             } else if self.owns(&stat, pid) {
                 let _ = kill(pid, Signal::SIGKILL);
                 clean = false;
@@ -107,11 +123,25 @@ impl Tree {
 
     fn owns(&self, stat: &Stat, pid: Pid) -> bool {
         stat.group == self.leader.as_raw()
-            || is_marked(pid, &self.mark)
             || holds_any(pid, &self.pipes)
-            || leaders()
-                .iter()
-                .all(|(leader, started)| *leader == self.leader.as_raw() || stat.started < *started)
+            || (is_marked(pid, &self.mark) && !self.is_of_a_later_attempt(stat))
+            || self.is_of_an_ended_run(stat)
+    }
+
+    /// A later attempt of the same execution bears the same mark.
+    fn is_of_a_later_attempt(&self, stat: &Stat) -> bool {
+        let me = self.leader.as_raw();
+        leaders()
+            .iter()
+            .any(|(pid, other)| *pid != me && other.mark == self.mark && other.started <= stat.started)
+    }
+
+    /// Nothing that is alive can have started it. In a container of its own the service is process 1, to which
+    /// strangers' orphans come as well, and nothing can be told from this.
+    fn is_of_an_ended_run(&self, stat: &Stat) -> bool {
+        let me = self.leader.as_raw();
+        std::process::id() != 1
+            && leaders().iter().all(|(pid, other)| *pid == me || stat.started < other.started)
     }
 }
 
@@ -120,7 +150,13 @@ impl Drop for Tree {
         if leaders().remove(&self.leader.as_raw()).is_none() {
             return;
         }
-        self.end_blocking();
+        // The leader was not waited for, so that its id is its own; it may have left its group.
+        let _ = kill(self.leader, Signal::SIGKILL);
+        self.kill();
+        // The rest takes milliseconds, in which the caller's thread has others to serve.
+        let rest =
+            Self { leader: self.leader, mark: self.mark.clone(), pipes: std::mem::take(&mut self.pipes) };
+        std::thread::spawn(move || rest.end_blocking());
     }
 }
 
@@ -131,7 +167,7 @@ impl Tree {
     }
 }
 
-fn leaders() -> std::sync::MutexGuard<'static, HashMap<i32, u64>> {
+fn leaders() -> std::sync::MutexGuard<'static, HashMap<i32, Leader>> {
     LEADERS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -159,21 +195,23 @@ fn stat(pid: i32) -> Option<Stat> {
 /// Children of this process that it did not start itself. Orphans come to the main thread; programs are started
 /// from the runtime's threads, so that the main thread's children are few.
 fn orphans() -> Vec<i32> {
-    let me = std::process::id();
-    let listed = fs::read_to_string(format!("/proc/self/task/{me}/children"));
-    let children: Vec<i32> = match listed {
-        Ok(text) => text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect(),
-        // A kernel without that file: every process is asked who its parent is.
-        Err(_) => {
-            let is_child = |pid: &i32| stat(*pid).is_some_and(|stat| stat.parent == me.cast_signed());
-            let children = processes().filter(is_child).collect();
-            // Among them may be a program that is being started: once its start is over it is among the leaders.
-            drop(STARTING.write().unwrap_or_else(PoisonError::into_inner));
-            children
-        }
-    };
+    let children = children();
     let leaders = leaders();
-    children.into_iter().filter(|pid| !leaders.contains_key(pid)).collect()
+    let inherited = INHERITED.get().map_or(&[][..], Vec::as_slice);
+    children.into_iter().filter(|pid| !leaders.contains_key(pid) && !inherited.contains(pid)).collect()
+}
+
+fn children() -> Vec<i32> {
+    let me = std::process::id();
+    if let Ok(text) = fs::read_to_string(format!("/proc/self/task/{me}/children")) {
+        return text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect();
+    }
+    // A kernel without that file: every process is asked who its parent is.
+    let is_child = |pid: &i32| stat(*pid).is_some_and(|stat| stat.parent == me.cast_signed());
+    let children = processes().filter(is_child).collect();
+    // Among them may be a program that is being started: once its start is over it is among the leaders.
+    drop(STARTING.write().unwrap_or_else(PoisonError::into_inner));
+    children
 }
 
 fn processes() -> impl Iterator<Item = i32> {

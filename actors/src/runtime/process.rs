@@ -5,7 +5,6 @@
 
 use std::collections::VecDeque;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -17,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin, Command};
 use uuid::Uuid;
 
+use super::folder::Folder;
 use super::leftovers::{self, Tree};
 use super::output::Produced;
 use super::program::{self, Program};
@@ -37,16 +37,38 @@ const FLUSH: Duration = Duration::from_millis(500);
 /// # Errors
 /// The outcome, where there is no output: it could not be started, failed, took too long, printed too much.
 pub async fn run(job: &Job, attempt: u32, context: &Context, bounds: Bounds) -> Result<Produced, Outcome> {
-    let spec = &job.definition.spec.program;
-    let program = program::locate(spec, &context.roots, &context.path)
-        .map_err(|problem| Outcome::failed("not_startable", problem))?;
+    let program = locate(job, context).await?;
     let folder = Folder::make(&context.run_folder, job.uuid, attempt).map_err(|error| not_started(&error))?;
-    let files = if spec.by_files {
-        Some(Files::prepare(job, &folder.path).map_err(|error| not_started(&error))?)
+    let produced = run_in(folder.path(), job, context, bounds, &program).await;
+    folder.remove().await;
+    produced
+}
+
+/// Finds the program; a source that is pinned by its hash is read whole, where that may take its time.
+async fn locate(job: &Job, context: &Context) -> Result<Program, Outcome> {
+    let (definition, roots, path) = (job.definition.clone(), context.roots.clone(), context.path.clone());
+    let look = move || program::locate(&definition.spec.program, &roots, &path);
+    let located = if job.definition.spec.program.sha256.is_some() {
+        tokio::task::spawn_blocking(look).await.unwrap_or_else(|error| Err(error.to_string()))
+    } else {
+        look()
+    };
+    located.map_err(|problem| Outcome::failed("not_startable", problem))
+}
+
+async fn run_in(
+    folder: &Path,
+    job: &Job,
+    context: &Context,
+    bounds: Bounds,
+    program: &Program,
+) -> Result<Produced, Outcome> {
+    let files = if job.definition.spec.program.by_files {
+        Some(Files::prepare(job, folder).map_err(|error| not_started(&error))?)
     } else {
         None
     };
-    let mut command = command(job, context, &program, files.as_ref(), &folder.path);
+    let mut command = command(job, context, program, files.as_ref(), folder);
     let (mut child, tree) = start(&mut command, job.uuid).map_err(|error| not_started(&error))?;
 
     let log = LogSink { ring: job.log.as_deref(), line_bytes: context.limits.log_line_bytes };
@@ -57,28 +79,6 @@ pub async fn run(job: &Job, attempt: u32, context: &Context, bounds: Bounds) -> 
     match files {
         Some(files) => files.output(bounds.output_bytes).map(Produced::Json),
         None => Ok(Produced::Bytes(ended.stdout)),
-    }
-}
-
-/// The working folder of one attempt; removed with all that is in it when this is dropped.
-struct Folder {
-    path: PathBuf,
-}
-
-impl Folder {
-    fn make(parent: &Path, uuid: Uuid, attempt: u32) -> std::io::Result<Self> {
-        let path = parent.join(format!("{uuid}-{attempt}"));
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
-        // The program gets it as its working folder, which must be absolute.
-        Ok(Self { path: path.canonicalize()? })
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.path) {
-            tracing::error!(%error, "the working folder of an execution could not be removed");
-        }
     }
 }
 
@@ -124,7 +124,10 @@ fn command(job: &Job, context: &Context, program: &Program, files: Option<&Files
     if let Some(files) = files {
         command.arg(&files.input).arg(&files.output);
     }
-    command.args(spec.args.iter().map(|template| template.render(&job.input.value)));
+    if !spec.args.is_empty() {
+        let input = job.input.value();
+        command.args(spec.args.iter().map(|template| template.render(&input)));
+    }
     command
         .env_clear()
         .env("PATH", &context.path)
@@ -220,9 +223,12 @@ impl Watch<'_> {
                 }
             };
             if status.is_err() {
+                // By its own id first: it may have left its group.
+                let _ = child.start_kill();
                 tree.kill();
-                // Only a process that the kernel cannot end would make this wait.
-                let _ = child.wait().await;
+                if tokio::time::timeout(FLUSH, child.wait()).await.is_err() {
+                    tracing::error!("the kernel has not ended a program that was killed");
+                }
             }
             tree.end().await;
             let flush = async {
@@ -259,7 +265,7 @@ impl Watch<'_> {
 async fn feed(stdin: Option<ChildStdin>, job: &Job) {
     let Some(mut stdin) = stdin else { return };
     let text = match &job.definition.spec.program.stdin {
-        Stdin::Text(template) => template.render(&job.input.value),
+        Stdin::Text(template) => template.render(&job.input.value()),
         Stdin::Json | Stdin::None => job.input.text.clone(),
     };
     let _ = stdin.write_all(text.as_bytes()).await;

@@ -84,7 +84,7 @@ fn from_source(
         check_hash(&file, expected).map_err(|problem| format!("the source {source:?} {problem}"))?;
     }
     let first_line = first_line(&file).map_err(|_| format!("the source {source:?} cannot be read"))?;
-    let interpreter = shebang(&first_line).or_else(|| by_ending(source));
+    let interpreter = shebang(&first_line).or_else(|| by_ending(&text));
     let Some((interpreter, mut first_args)) = interpreter else {
         executable(&file, source)?;
         return Ok(Program { path: file, first_args: Vec::new() });
@@ -189,6 +189,8 @@ mod tests {
         };
         assert_eq!(look(&spec(Some("ok.sh"), None)), Ok(1));
         assert_eq!(look(&spec(None, Some("sh"))), Ok(0));
+        std::fs::write(roots[0].join("inner/main.sh"), "echo").expect("written");
+        assert_eq!(look(&spec(Some("inner"), Some("main.sh"))), Ok(1));
         for (source, entrypoint, problem) in [
             (None, Some("no-such-program"), "not on this machine's PATH"),
             (None, Some("/no/such/program"), "not on this machine"),
@@ -198,6 +200,7 @@ mod tests {
             (Some("odd"), None, "the interpreter \"/opt/nothing/here-9\" of \"odd\" is not on this machine"),
             (Some("data"), None, "not executable"),
             (Some("inner"), None, "is a folder"),
+            (Some("inner"), Some("none.sh"), "has no \"none.sh\""),
             (Some("../outside.sh"), None, "under no allowed root"),
             (Some("link.sh"), None, "under no allowed root"),
             (Some("/etc/passwd"), None, "under no allowed root"),
