@@ -4,13 +4,10 @@
 //! travels with the message. No permit means `overloaded`.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use ractor::{Actor, ActorId, ActorRef, Message, RpcReplyPort};
-use serde::Serialize;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use crate::compiled::Compiled;
@@ -22,22 +19,23 @@ use crate::log::LogRing;
 use crate::names::Names;
 use crate::query::Filter;
 use crate::registry::{self, Location, Lookup, Page, PageRequest, Store};
-use crate::root::{self, Child, Life, RootActor};
+use crate::root::{self, RootActor};
 use crate::runtime::{Context, adopt_orphans};
 use crate::session::{self, FRAMES, Frame};
 use crate::settings::{Durability, PoolSettings, Settings};
-use crate::{pool, pools, sessions};
+use crate::{pools, sessions};
 
-/// How long a stopping actor may take before it is left to the end of the process.
-const STOP: Duration = Duration::from_secs(2);
+mod drain;
+mod folders;
+mod picture;
+
+pub use folders::Folders;
+pub use picture::Picture;
 
 /// How many queries and registrations may be under way or wait. They take long, and must not take the places of what
 /// executions need from the registry.
 const MAX_QUERIES: usize = 256;
 const MAX_REGISTRATIONS: usize = 64;
-
-/// How long `/system` waits for an actor to tell about itself.
-const GLANCE: Duration = Duration::from_millis(500);
 
 /// A cheap handle on a running engine.
 #[derive(Clone, Debug)]
@@ -60,39 +58,11 @@ struct Inner {
     fatal: watch::Receiver<Option<String>>,
 }
 
-/// Where the service keeps what is not in the store.
-#[derive(Debug)]
-pub struct Folders {
-    /// The programs of the catalog, the first root that a source is looked for in.
-    pub catalog: PathBuf,
-    /// The working folders of what runs.
-    pub run: PathBuf,
-    /// With a store in memory these folders go with it.
-    temporary: Option<PathBuf>,
-}
-
 /// What a system needs besides its settings.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     /// How many sessions there may be at the same time.
     pub sessions: usize,
-}
-
-/// A live picture of the tree, for `/system`.
-#[derive(Debug, Serialize)]
-pub struct Picture {
-    /// The children of the root.
-    pub children: BTreeMap<Child, Life>,
-    /// The registry, unless it is being replaced.
-    pub registry: Option<registry::Stats>,
-    /// The queue of each runtime.
-    pub queues: Option<BTreeMap<Runtime, dispatcher::Stats>>,
-    /// The executors of each runtime; a pool that is being replaced is null.
-    pub pools: BTreeMap<Runtime, Option<pool::Stats>>,
-    /// The connections.
-    pub sessions: Option<usize>,
-    /// Whether the service is shutting down.
-    pub draining: bool,
 }
 
 /// A session and the ways on which its frames and its log come.
@@ -321,39 +291,6 @@ impl System {
         names.tell(&names.pools(), pools::Msg::Resize(pools));
     }
 
-    /// What is alive, waits and runs at this moment.
-    pub async fn picture(&self) -> Picture {
-        let names = &self.inner.names;
-        let children = self.glance(&names.root(), root::Msg::Tree).await;
-        let mut pools = BTreeMap::new();
-        for runtime in self.inner.settings.pools.keys() {
-            pools.insert(*runtime, self.glance(&names.pool(*runtime), pool::Msg::Stats).await);
-        }
-        Picture {
-            children: children.unwrap_or_default(),
-            registry: self.glance(&names.registry(), registry::Msg::Stats).await,
-            queues: self.glance(&names.dispatcher(), dispatcher::Msg::Stats).await,
-            pools,
-            sessions: self.glance(&names.sessions(), sessions::Msg::Count).await,
-            draining: self.is_draining(),
-        }
-    }
-
-    /// Why the service cannot take work at this moment, if it cannot.
-    pub async fn why_not_ready(&self) -> Option<String> {
-        if self.is_draining() {
-            return Some("the service is shutting down".into());
-        }
-        let picture = self.picture().await;
-        let dead =
-            picture.children.iter().find(|(_, life)| !life.alive).map(|(child, _)| format!("{child:?}"));
-        match (dead, picture.registry) {
-            (Some(child), _) => Some(format!("the {} is being restarted", child.to_lowercase())),
-            (None, Some(stats)) if stats.ready => None,
-            (None, _) => Some("the registry has no store at hand".into()),
-        }
-    }
-
     /// Resolves when the tree cannot be kept alive, with the reason.
     pub async fn fatal(&self) -> String {
         let mut fatal = self.inner.fatal.clone();
@@ -368,55 +305,6 @@ impl System {
     /// Whether the service is shutting down.
     pub fn is_draining(&self) -> bool {
         self.inner.draining.load(Ordering::Acquire)
-    }
-
-    /// Ends in order: no new work, what waits is told, what runs has the grace, then the leaves of the tree are
-    /// stopped before their parents, and the store is closed.
-    ///
-    /// # Errors
-    /// When the store could not be closed.
-    pub async fn drain(&self) -> Result<()> {
-        self.inner.draining.store(true, Ordering::Release);
-        let names = &self.inner.names;
-        names.tell(&names.root(), root::Msg::Stopping);
-        let grace = Duration::from_millis(self.inner.settings.dispatcher.grace_ms);
-        let dispatcher = names.dispatcher();
-        let quiet = self.call::<dispatcher::Msg, _>(&dispatcher, dispatcher::Msg::Drain);
-        if tokio::time::timeout(grace, quiet).await.is_err() {
-            tracing::warn!(grace_ms = grace.as_millis(), "the grace is over, and what still runs is ended");
-            names.tell(&names.dispatcher(), dispatcher::Msg::Interrupt);
-        }
-        self.wait_for_sessions().await;
-        self.stop::<sessions::Msg>(&names.sessions()).await;
-        for runtime in self.inner.settings.pools.keys() {
-            self.stop::<pool::Msg>(&names.pool(*runtime)).await;
-        }
-        self.stop::<pools::Msg>(&names.pools()).await;
-        self.stop::<dispatcher::Msg>(&names.dispatcher()).await;
-        self.stop::<registry::Msg>(&names.registry()).await;
-        self.stop::<root::Msg>(&names.root()).await;
-        let store = tokio::time::timeout(STOP, self.inner.slot.lock()).await;
-        let store = store.map_err(|_| Error::unavailable("the store is still in use"))?;
-        store.close().await.map_err(|error| Error::unavailable(error.to_string()))
-    }
-
-    /// Sessions end by themselves once their last frame is out; their clients get a moment to take it.
-    async fn wait_for_sessions(&self) {
-        let deadline = tokio::time::Instant::now() + STOP;
-        while tokio::time::Instant::now() < deadline {
-            match self.glance(&self.inner.names.sessions(), sessions::Msg::Count).await {
-                Some(0) | None => return,
-                Some(_) => tokio::time::sleep(Duration::from_millis(5)).await,
-            }
-        }
-    }
-
-    async fn stop<M: Message>(&self, name: &str) {
-        let Some(actor) = self.inner.names.find::<M>(name) else { return };
-        actor.stop_children_and_wait(None, Some(STOP)).await;
-        if actor.stop_and_wait(None, Some(STOP)).await.is_err() {
-            tracing::warn!(name, "an actor did not stop in time");
-        }
     }
 
     fn refuse_when_draining(&self) -> Result<()> {
@@ -472,47 +360,10 @@ impl System {
         actor.cast(message(sender.into())).map_err(|_| lost())?;
         answer.await.map_err(|_| lost())
     }
-
-    async fn glance<M: Message, T: Send + 'static>(
-        &self,
-        name: &str,
-        message: fn(RpcReplyPort<T>) -> M,
-    ) -> Option<T> {
-        let actor = self.inner.names.find::<M>(name)?;
-        let (sender, answer) = oneshot::channel();
-        actor.cast(message(sender.into())).ok()?;
-        tokio::time::timeout(GLANCE, answer).await.ok()?.ok()
-    }
 }
 
 fn admit(semaphore: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit> {
     let full =
         |_| Error::new(Code::Overloaded, "the service has as many requests as it takes; try again later");
     semaphore.clone().try_acquire_owned().map_err(full)
-}
-
-impl Folders {
-    fn of(location: &Location) -> Result<Self> {
-        let (parent, temporary) = match location {
-            Location::Folder(folder) => (folder.clone(), None),
-            Location::Memory => {
-                let folder = std::env::temp_dir().join(format!("org-executor-{}", uuid::Uuid::now_v7()));
-                (folder.clone(), Some(folder))
-            }
-        };
-        let catalog = parent.join("catalog");
-        std::fs::create_dir_all(&catalog)
-            .map_err(|error| Error::unavailable(format!("the data folder cannot be written: {error}")))?;
-        Ok(Self { catalog, run: parent.join("run"), temporary })
-    }
-}
-
-impl Drop for Folders {
-    fn drop(&mut self) {
-        if let Some(folder) = &self.temporary
-            && let Err(error) = std::fs::remove_dir_all(folder)
-        {
-            tracing::warn!(%error, "the temporary data folder could not be removed");
-        }
-    }
 }

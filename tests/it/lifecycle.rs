@@ -195,6 +195,31 @@ async fn a_changed_configuration_resizes_a_pool_on_sighup() {
 }
 
 #[tokio::test]
+async fn a_pool_that_is_too_large_after_a_sighup_shrinks_when_its_executors_end() {
+    let pool = |size| format!("[pools.binary]\nmin = {size}\nmax = {size}\n");
+    let (service, gate, first, _) = waiting(Launch::new().config(&pool(2))).await;
+    let (second, _) = accepted(&service).await;
+    gate.arrived(2).await;
+    std::fs::write(service.path("config.toml"), pool(1)).unwrap();
+    service.signal(Signal::SIGHUP);
+    eventually("the pools are resized", Duration::from_secs(10), || service.log().contains("resized")).await;
+    gate.open();
+    for socket in [first, second] {
+        assert_eq!(socket.rest().await.last()["output"], json!({ "ok": 1 }));
+    }
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let (_, answer) = service.rest("GET", "/system", "").await;
+        let pool = &answer["data"]["tree"]["pools"]["binary"];
+        if pool["executors"] == 1 {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{pool}");
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
 async fn an_unknown_key_is_refused_with_the_nearest_known_one() {
     let check = |launch: Launch| launch.output("check-config", &[]);
     let (status, said) = check(Launch::new()).await;

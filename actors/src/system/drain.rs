@@ -1,0 +1,64 @@
+//! The orderly end: no new work, a grace for what runs, then the leaves of the tree before their parents.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use ractor::Message;
+
+use super::System;
+use crate::error::{Error, Result};
+use crate::{dispatcher, pool, pools, registry, root, sessions};
+
+/// How long a stopping actor may take before it is left to the end of the process.
+const STOP: Duration = Duration::from_secs(2);
+
+impl System {
+    /// Ends in order: no new work, what waits is told, what runs has the grace, then the leaves of the tree are
+    /// stopped before their parents, and the store is closed.
+    ///
+    /// # Errors
+    /// When the store could not be closed.
+    pub async fn drain(&self) -> Result<()> {
+        self.inner.draining.store(true, Ordering::Release);
+        let names = &self.inner.names;
+        names.tell(&names.root(), root::Msg::Stopping);
+        let grace = Duration::from_millis(self.inner.settings.dispatcher.grace_ms);
+        let dispatcher = names.dispatcher();
+        let quiet = self.call::<dispatcher::Msg, _>(&dispatcher, dispatcher::Msg::Drain);
+        if tokio::time::timeout(grace, quiet).await.is_err() {
+            tracing::warn!(grace_ms = grace.as_millis(), "the grace is over, and what still runs is ended");
+            names.tell(&names.dispatcher(), dispatcher::Msg::Interrupt);
+        }
+        self.wait_for_sessions().await;
+        self.stop::<sessions::Msg>(&names.sessions()).await;
+        for runtime in self.inner.settings.pools.keys() {
+            self.stop::<pool::Msg>(&names.pool(*runtime)).await;
+        }
+        self.stop::<pools::Msg>(&names.pools()).await;
+        self.stop::<dispatcher::Msg>(&names.dispatcher()).await;
+        self.stop::<registry::Msg>(&names.registry()).await;
+        self.stop::<root::Msg>(&names.root()).await;
+        let store = tokio::time::timeout(STOP, self.inner.slot.lock()).await;
+        let store = store.map_err(|_| Error::unavailable("the store is still in use"))?;
+        store.close().await.map_err(|error| Error::unavailable(error.to_string()))
+    }
+
+    /// Sessions end by themselves once their last frame is out; their clients get a moment to take it.
+    async fn wait_for_sessions(&self) {
+        let deadline = tokio::time::Instant::now() + STOP;
+        while tokio::time::Instant::now() < deadline {
+            match self.glance(&self.inner.names.sessions(), sessions::Msg::Count).await {
+                Some(0) | None => return,
+                Some(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    }
+
+    async fn stop<M: Message>(&self, name: &str) {
+        let Some(actor) = self.inner.names.find::<M>(name) else { return };
+        actor.stop_children_and_wait(None, Some(STOP)).await;
+        if actor.stop_and_wait(None, Some(STOP)).await.is_err() {
+            tracing::warn!(name, "an actor did not stop in time");
+        }
+    }
+}
