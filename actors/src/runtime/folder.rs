@@ -35,8 +35,13 @@ impl Folder {
         &self.path
     }
 
-    /// Removes it on a thread where that may take its time: a program can leave a million files.
+    /// Removes it: at once where it is empty, as most are, else on a thread where that may take its time, since a
+    /// program can leave a million files.
     pub async fn remove(mut self) {
+        if fs::remove_dir(&self.path).is_ok() {
+            self.is_removed = true;
+            return;
+        }
         let path = self.path.clone();
         let removed = tokio::task::spawn_blocking(move || remove_tree(&path)).await;
         match removed {
