@@ -130,13 +130,13 @@ pub fn load(file: Option<&Path>) -> Result<Config, ConfigError> {
     Config::from_table(merged(file)?)
 }
 
-/// What is in force, as TOML without the comments. What a source is asked with may be a credential and is not shown.
+/// The configuration, and what is in force as TOML without the comments. What a source is asked with may be a credential and is not shown.
 ///
 /// # Errors
 /// As for [`load`].
-pub fn in_force(file: Option<&Path>) -> Result<String, ConfigError> {
+pub fn in_force(file: Option<&Path>) -> Result<(Config, String), ConfigError> {
     let mut table = merged(file)?;
-    Config::from_table(table.clone())?;
+    let config = Config::from_table(table.clone())?;
     let sources = table.get_mut("sources").and_then(toml::Value::as_array_mut);
     for source in sources.into_iter().flatten().filter_map(toml::Value::as_table_mut) {
         for (key, value) in source.iter_mut() {
@@ -147,8 +147,9 @@ pub fn in_force(file: Option<&Path>) -> Result<String, ConfigError> {
             }
         }
     }
-    toml::to_string(&table)
-        .map_err(|error| ConfigError(format!("the configuration cannot be shown: {error}")))
+    let shown = toml::to_string(&table);
+    let shown = shown.map_err(|error| ConfigError(format!("the configuration cannot be shown: {error}")))?;
+    Ok((config, shown))
 }
 
 fn merged(file: Option<&Path>) -> Result<Table, ConfigError> {

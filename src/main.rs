@@ -54,8 +54,8 @@ fn main() -> ExitCode {
 
 /// Shows what is in force; says so where `serve` would want `--insecure` for it.
 fn check_config(file: Option<&Path>) -> ExitCode {
-    match config::in_force(file).and_then(|text| config::load(file).map(|config| (text, config))) {
-        Ok((text, config)) => {
+    match config::in_force(file) {
+        Ok((config, text)) => {
             print!("{text}");
             if let Err(exposed) = config.check_exposure(false) {
                 eprintln!("note: {exposed}");

@@ -24,6 +24,18 @@ pub struct Revision {
     pub updated_ms: u64,
 }
 
+impl Revision {
+    /// The strong ETag of this revision, quotes and all.
+    pub fn etag(&self) -> String {
+        format!("\"{}-{:x}\"", self.number, self.created_ms)
+    }
+}
+
+/// Whether the value of an If-Match or If-None-Match header means this ETag (RFC 9110, 13.1).
+pub fn means(etags: &str, etag: &str) -> bool {
+    etags.trim() == "*" || etags.split(',').any(|named| named.trim() == etag)
+}
+
 /// A revision made ready: what the registry's cache holds, shared by all that run it.
 #[derive(Debug)]
 pub struct Compiled {
@@ -52,7 +64,7 @@ impl Compiled {
         Ok(Arc::new(Self {
             kind: definition.kind,
             id: definition.id.clone(),
-            etag: etag(revision.number, revision.created_ms),
+            etag: revision.etag(),
             json: definition.to_json().into(),
             // What another version let in can still be read, replaced and removed; it only does not run.
             spec: Spec::parse(metadata.as_object().ok_or_else(no_object)?).unwrap_or_else(Spec::unreadable),
@@ -63,11 +75,6 @@ impl Compiled {
     /// What the cache counts this as, in bytes: its text, and about as much again for each compiled form.
     pub fn weight(&self) -> u64 {
         self.json.len() as u64 * 4 + 1_024
-    }
-
-    /// Whether the value of an If-Match or If-None-Match header means this revision (RFC 9110, 13.1).
-    pub fn is_named_by(&self, etags: &str) -> bool {
-        etags.trim() == "*" || etags.split(',').any(|etag| etag.trim() == self.etag)
     }
 
     /// How it runs.
@@ -117,10 +124,6 @@ impl Compiled {
             None => Ok(Input { text: json::compact(&text) }),
         }
     }
-}
-
-fn etag(number: u64, created_ms: u64) -> String {
-    format!("\"{number}-{created_ms:x}\"")
 }
 
 #[cfg(test)]

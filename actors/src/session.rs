@@ -109,6 +109,7 @@ impl Actor for SessionActor {
             effects,
             request: None,
             uuid: Uuid::now_v7(),
+            tells_start: false,
             dispatcher: None,
             dead: Vec::new(),
         })
@@ -141,6 +142,8 @@ pub struct State {
     effects: Effects<Msg>,
     request: Option<Request>,
     uuid: Uuid,
+    /// Whether the client wants to know that it began, and has not been told.
+    tells_start: bool,
     /// Who was given the execution.
     dispatcher: Option<ActorId>,
     /// Dispatchers that went before it was known which one was given the execution.
@@ -173,10 +176,9 @@ impl State {
         let request = self.request.take().ok_or_else(failed)?;
         let runtime = definition.runtime()?;
         let input = definition.input(request.input)?;
-        let log = request.options.stream.then(|| self.args.log.clone());
-        // The request is kept for what `started` needs.
-        let options = request.options.clone();
-        self.request = Some(Request { id: request.id, input: RawObject::new(), options: request.options });
+        let options = request.options;
+        self.tells_start = options.stream;
+        let log = options.stream.then(|| self.args.log.clone());
         let traceparent = self.args.traceparent.clone();
         Ok(Job {
             uuid: self.uuid,
@@ -202,11 +204,10 @@ impl State {
         match notice {
             Notice::Accepted(uuid) => self.send(Frame::Accepted(uuid)),
             Notice::Started(uuid) => {
-                if self.request.as_ref().is_some_and(|request| request.options.stream) {
+                // An idempotent execution may start again; one frame tells it.
+                if std::mem::take(&mut self.tells_start) {
                     self.send(Frame::Started(uuid));
                 }
-                // An idempotent execution may start again; one frame tells it.
-                self.request = None;
             }
             Notice::Finished(uuid, outcome) => self.end(Frame::Finished(uuid, outcome)),
             Notice::Refused(error) => self.end(Frame::Refused(error)),

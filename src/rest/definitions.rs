@@ -2,6 +2,7 @@
 
 use std::marker::PhantomData;
 
+use actors::compiled::means;
 use actors::definition::{Definition, Kind, Patch};
 use actors::error::{Error, Result};
 use actors::query::Filter;
@@ -118,7 +119,7 @@ impl<R: Registered> Definitions<R> {
 
     async fn try_get(&self, id: &str, if_none_match: Option<&str>) -> Result<Reply<200>> {
         let definition = self.system.get(R::KIND, id).await?;
-        if if_none_match.is_some_and(|etags| definition.is_named_by(etags)) {
+        if if_none_match.is_some_and(|etags| means(etags, &definition.etag)) {
             let unchanged =
                 Response::builder().status(StatusCode::NOT_MODIFIED).header(header::ETAG, &definition.etag);
             return Ok(Reply::response(unchanged.finish()));

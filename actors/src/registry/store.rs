@@ -123,19 +123,18 @@ impl Store {
         if self.location == Location::Memory {
             return Ok(());
         }
-        let mut database = self.database.write().await;
-        drop(database.take());
-        self.wait_for_lock().await?;
-        *database = Some(connect(&self.location).await?);
-        Ok(())
+        drop(self.database.write().await.take());
+        self.open_again().await
     }
 
+    /// Opens a store that is not open; several that ask at once open it once.
     async fn open_again(&self) -> Result<(), StoreError> {
         if self.is_closed.load(Ordering::Acquire) {
             return Err(StoreError::Failed("the store is closed".into()));
         }
         let mut database = self.database.write().await;
         if database.is_none() {
+            self.wait_for_lock().await?;
             *database = Some(connect(&self.location).await?);
             tracing::info!("the store is open again");
         }
@@ -181,7 +180,8 @@ impl Store {
         self.rows(&sql, vec![("name", name.to_owned().into_value())]).await
     }
 
-    /// A page of candidates in the order of their ids, each as its id and its JSON text.
+    /// A page of candidates in the order of their ids, each as its id and its JSON text: those after an id, or all
+    /// of `Candidates::Named`.
     pub async fn page(
         &self,
         kind: Kind,
@@ -251,11 +251,13 @@ impl Store {
     }
 
     async fn query(&self, sql: &str, bound: Bound) -> Result<surrealdb::IndexedResults, StoreError> {
-        if self.database.read().await.is_none() {
-            // It could not be reopened when it failed; whoever comes next tries again, one at a time.
+        let mut database = self.database.read().await;
+        if database.is_none() {
+            // It could not be reopened when it failed; whoever comes next tries again.
+            drop(database);
             self.open_again().await?;
+            database = self.database.read().await;
         }
-        let database = self.database.read().await;
         let database = database.as_ref().ok_or_else(|| StoreError::Failed("the store is closed".into()))?;
         let query = bound.into_iter().fold(database.query(sql), |query, pair| query.bind(pair));
         // A statement that failed is `Ok` until it is checked.

@@ -7,7 +7,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::store::{Store, StoreError};
 use super::{Lease, Reply};
-use crate::compiled::{Compiled, Revision};
+use crate::compiled::{Compiled, Revision, means};
 use crate::definition::{Definition, Kind, Patch};
 use crate::error::{Code, Error, Result};
 
@@ -109,7 +109,7 @@ async fn update(
     if_match: Option<&str>,
 ) -> std::result::Result<Result<Arc<Compiled>>, StoreError> {
     let mut revision = match stored(store, kind, id, if_match).await? {
-        Ok((revision, _)) => revision,
+        Ok(revision) => revision,
         Err(error) => return Ok(Err(error)),
     };
     if let Err(error) = patch.apply(&mut revision.definition) {
@@ -129,8 +129,8 @@ async fn delete(
     id: &str,
     if_match: Option<&str>,
 ) -> std::result::Result<Result<Arc<Compiled>>, StoreError> {
-    match stored(store, kind, id, if_match).await? {
-        Ok((_, compiled)) => store.delete(kind, id).await.map(|()| Ok(compiled)),
+    match stored(store, kind, id, if_match).await?.and_then(|revision| Compiled::new(&revision)) {
+        Ok(compiled) => store.delete(kind, id).await.map(|()| Ok(compiled)),
         Err(error) => Ok(Err(error)),
     }
 }
@@ -141,17 +141,14 @@ async fn stored(
     kind: Kind,
     id: &str,
     if_match: Option<&str>,
-) -> std::result::Result<Result<(Revision, Arc<Compiled>)>, StoreError> {
+) -> std::result::Result<Result<Revision>, StoreError> {
     let Some(revision) = store.get(kind, id).await? else { return Ok(Err(kind.not_registered())) };
-    let compiled = match Compiled::new(&revision) {
-        Ok(compiled) => compiled,
-        Err(error) => return Ok(Err(error)),
-    };
-    if if_match.is_some_and(|wanted| !compiled.is_named_by(wanted)) {
-        let message = format!("{} was changed since: its revision is now {}", kind.title(), compiled.etag);
+    let etag = revision.etag();
+    if if_match.is_some_and(|wanted| !means(wanted, &etag)) {
+        let message = format!("{} was changed since: its revision is now {etag}", kind.title());
         return Ok(Err(Error::new(Code::PreconditionFailed, message)));
     }
-    Ok(Ok((revision, compiled)))
+    Ok(Ok(revision))
 }
 
 fn now_ms() -> u64 {

@@ -86,7 +86,12 @@ impl Tree {
         tracing::error!(mark = self.mark, "something that this execution started could not be ended");
     }
 
-    /// The same without an async runtime, for a run that was dropped; this reaps the leader too.
+    /// The run has ended in order: nothing is left to do when this is dropped.
+    pub fn close(self) {
+        leaders().remove(&self.leader.as_raw());
+    }
+
+    /// The same as [`Tree::end`] without an async runtime, for a run that was dropped; this reaps the leader too.
     fn end_blocking(&self) {
         for _ in 0..ROUNDS {
             let _ = waitpid(self.leader, Some(WaitPidFlag::WNOHANG));
@@ -150,20 +155,13 @@ impl Drop for Tree {
         if leaders().remove(&self.leader.as_raw()).is_none() {
             return;
         }
-        // The leader was not waited for, so that its id is its own; it may have left its group.
+        // By its own id too: the leader may have left its group.
         let _ = kill(self.leader, Signal::SIGKILL);
         self.kill();
         // The rest takes milliseconds, in which the caller's thread has others to serve.
         let rest =
             Self { leader: self.leader, mark: self.mark.clone(), pipes: std::mem::take(&mut self.pipes) };
         std::thread::spawn(move || rest.end_blocking());
-    }
-}
-
-impl Tree {
-    /// The run has ended in order: nothing is left to do when this is dropped.
-    pub fn close(self) {
-        leaders().remove(&self.leader.as_raw());
     }
 }
 

@@ -46,12 +46,13 @@ pub async fn run(job: &Job, attempt: u32, context: &Context, bounds: Bounds) -> 
 
 /// Finds the program; a source that is pinned by its hash is read whole, where that may take its time.
 async fn locate(job: &Job, context: &Context) -> Result<Program, Outcome> {
-    let (definition, roots, path) = (job.definition.clone(), context.roots.clone(), context.path.clone());
-    let look = move || program::locate(&definition.spec.program, &roots, &path);
-    let located = if job.definition.spec.program.sha256.is_some() {
+    let spec = &job.definition.spec.program;
+    let located = if spec.sha256.is_some() {
+        let (definition, roots, path) = (job.definition.clone(), context.roots.clone(), context.path.clone());
+        let look = move || program::locate(&definition.spec.program, &roots, &path);
         tokio::task::spawn_blocking(look).await.unwrap_or_else(|error| Err(error.to_string()))
     } else {
-        look()
+        program::locate(spec, &context.roots, &context.path)
     };
     located.map_err(|problem| Outcome::failed("not_startable", problem))
 }
