@@ -20,9 +20,15 @@ macro_rules! files {
 }
 
 const TOOLS: &[(&str, &str)] =
-    files!["binary-increment-tool.json", "describe-numbers.json", "word-count.json"];
-const FUNCTIONS: &[(&str, &str)] = files!["weather_lookup.json"];
-const PROGRAMS: &[(&str, &str)] = files!["describe-numbers.py", "weather_lookup.py", "word-count.sh"];
+    files!["binary-increment-tool.json", "describe-numbers.json", "measure-json.json", "word-count.json",];
+const FUNCTIONS: &[(&str, &str)] = files!["text_statistics.json", "weather_lookup.json"];
+const PROGRAMS: &[(&str, &str)] = files![
+    "describe-numbers.py",
+    "measure-json.wat",
+    "text_statistics.py",
+    "weather_lookup.py",
+    "word-count.sh",
+];
 
 /// Unpacks the programs, and fills an empty store with the definitions.
 ///

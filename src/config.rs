@@ -81,6 +81,18 @@ pub struct WebSocketConfig {
     pub allowed_hosts: Vec<String>,
     /// Foreign origins that may call, as `scheme://host` with a port where it is not the scheme's.
     pub allowed_origins: Vec<String>,
+    /// What becomes of an execution whose client leaves before its end.
+    pub on_disconnect: OnDisconnect,
+}
+
+/// What becomes of an execution whose client leaves before its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnDisconnect {
+    /// It goes on.
+    Keep,
+    /// It is cancelled.
+    Cancel,
 }
 
 /// `[log]`.
@@ -287,7 +299,7 @@ mod tests {
         assert_eq!(config.rest.bind.to_string(), "127.0.0.1:8000");
         assert_eq!(config.websocket.bind.to_string(), "127.0.0.1:8765");
         assert_eq!(config.rest.body_bytes, 4 << 20);
-        assert_eq!(config.engine.pools.len(), 4);
+        assert_eq!(config.engine.pools.len(), 7);
         assert_eq!(config.engine.limits.max_output_bytes, 64 << 20);
         assert_eq!(config.log.format, LogFormat::Auto);
         assert!(config.check_exposure(false).is_ok());

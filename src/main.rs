@@ -17,6 +17,7 @@ mod ws;
 use std::path::Path;
 use std::process::ExitCode;
 
+use actors::launcher;
 use clap::Parser;
 
 use crate::cli::{Cli, Command};
@@ -25,6 +26,10 @@ use crate::cli::{Cli, Command};
 const STACK_BYTES: usize = 16 * 1024 * 1024;
 
 fn main() -> ExitCode {
+    // Before anything is opened or parsed: a launcher is to be small.
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == launcher::SUBCOMMAND) {
+        return launcher::main();
+    }
     let cli = Cli::parse();
     let (json, file) = (cli.json, cli.config.clone());
     let runtime =

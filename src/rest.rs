@@ -17,11 +17,13 @@ use crate::doors::Doors;
 
 mod body;
 mod definitions;
+mod executions;
 mod listener;
 mod reply;
 mod status;
 
 use definitions::{Definitions, Functions, Queries, Tools};
+use executions::Executions;
 use reply::refuse;
 use status::Status;
 
@@ -55,7 +57,8 @@ fn routes(config: &RestConfig, system: &System) -> impl Endpoint<Output = Respon
     let tools = Definitions::<Tools>::new(system.clone());
     let functions = Definitions::<Functions>::new(system.clone());
     let queries = (Queries::<Tools>::new(system.clone()), Queries::<Functions>::new(system.clone()));
-    let apis = (tools, queries.0, functions, queries.1, Status::new(system.clone()));
+    let executions = Executions::new(system.clone());
+    let apis = (tools, queries.0, functions, queries.1, executions, Status::new(system.clone()));
     let service = OpenApiService::new(apis, "Org Executor", env!("CARGO_PKG_VERSION"))
         .description("Registers, finds and runs an organisation's tools and functions.");
     let (spec, docs) = (service.spec(), service.swagger_ui());

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use actors::system::{Bounds, System};
+use actors::system::{Host, System};
 use anyhow::{Context, Result, bail};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -25,8 +25,11 @@ pub async fn run(file: Option<PathBuf>, insecure: bool) -> Result<()> {
     telemetry::init(&config.log)?;
     let rest_listener = listen("rest.bind", config.rest.bind).await?;
     let websocket_listener = listen("websocket.bind", config.websocket.bind).await?;
-    let bounds = Bounds { sessions: config.websocket.max_connections };
-    let system = System::start(config.engine.clone(), bounds).await.context("the service cannot start")?;
+    actors::system::adopt_orphans();
+    // The file of this program may be replaced while it runs; this name means the program that runs.
+    let launcher = vec!["/proc/self/exe".into(), actors::launcher::SUBCOMMAND.into()];
+    let host = Host { sessions: config.websocket.max_connections, launcher };
+    let system = System::start(config.engine.clone(), host).await.context("the service cannot start")?;
     catalog::install(&system).await.context("the catalog cannot be installed")?;
 
     let mut signals = Signals::new()?;

@@ -1,10 +1,11 @@
 //! A definition made ready to run: its JSON as it is answered, its spec, its compiled schemas, its defaults.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use serde_json::Value;
 
+use crate::artifacts::Pin;
 use crate::definition::{Definition, Kind};
 use crate::error::{Code, Error, Result};
 use crate::execution::{Input, Runtime};
@@ -22,6 +23,8 @@ pub struct Revision {
     pub created_ms: u64,
     /// When this revision was written, in milliseconds since the epoch.
     pub updated_ms: u64,
+    /// What its source was then; none without a source, or where it could not be had.
+    pub pin: Option<Pin>,
 }
 
 impl Revision {
@@ -49,6 +52,8 @@ pub struct Compiled {
     pub json: Bytes,
     /// How it runs.
     pub spec: Spec,
+    /// What its source was when it was registered, or, where it could not be had then, at its first run.
+    pub pin: OnceLock<Pin>,
     defaults: RawObject,
 }
 
@@ -68,6 +73,7 @@ impl Compiled {
             json: definition.to_json().into(),
             // What another version let in can still be read, replaced and removed; it only does not run.
             spec: Spec::parse(metadata.as_object().ok_or_else(no_object)?).unwrap_or_else(Spec::unreadable),
+            pin: revision.pin.clone().map_or_else(OnceLock::new, OnceLock::from),
             defaults: json::members(&definition.default_params)?,
         }))
     }
@@ -80,8 +86,7 @@ impl Compiled {
     /// How it runs.
     ///
     /// # Errors
-    /// `invalid` without a runtime, `unavailable` with one that this version does not have, or with a limit
-    /// that it cannot keep.
+    /// `invalid` without a runtime, `unavailable` with a promise that this version cannot keep.
     pub fn runtime(&self) -> Result<Runtime> {
         if let Some(unmet) = &self.spec.unmet {
             return Err(Error::unavailable(unmet.clone()));
@@ -92,9 +97,6 @@ impl Compiled {
                 "this {name} has no runtime: its metadata names none, and no protocol or source"
             ))
         })?;
-        if !runtime.is_available() {
-            return Err(Error::unavailable(format!("the runtime {runtime} is not available yet")));
-        }
         Ok(runtime)
     }
 
@@ -134,7 +136,7 @@ mod tests {
         let body =
             format!(r#"{{"tool_id":"t","tool_metadata":{metadata},"tool_default_params":{defaults}}}"#);
         let definition = Definition::parse(Kind::Tool, &body).expect("valid");
-        Compiled::new(&Revision { definition, number: 3, created_ms: 255, updated_ms: 256 })
+        Compiled::new(&Revision { definition, number: 3, created_ms: 255, updated_ms: 256, pin: None })
             .expect("compiles")
     }
 
@@ -163,8 +165,8 @@ mod tests {
     fn a_definition_that_cannot_run_says_why() {
         let code = |metadata| compiled(metadata, "{}").runtime().map_err(|error| error.code());
         assert_eq!(code("{}"), Err(Code::Invalid));
-        assert_eq!(code(r#"{"runtime":"wasm"}"#), Err(Code::Unavailable));
-        assert_eq!(code(r#"{"runtime":"binary","limits":{"cpu_ms":1}}"#), Err(Code::Unavailable));
+        assert_eq!(code(r#"{"runtime":"binary","secrets":["token"]}"#), Err(Code::Unavailable));
+        assert_eq!(code(r#"{"runtime":"binary","limits":{"cpu_ms":1}}"#), Ok(Runtime::Binary));
         assert_eq!(code(r#"{"runtime":"binary"}"#), Ok(Runtime::Binary));
     }
 }

@@ -137,6 +137,11 @@ impl Definition {
 }
 
 impl Patch {
+    /// The JSON text of the new metadata, where there is some.
+    pub fn metadata(&self) -> Option<&str> {
+        self.metadata.as_deref()
+    }
+
     /// Reads the body of a create or update request.
     ///
     /// # Errors

@@ -14,15 +14,19 @@ use uuid::Uuid;
 
 use crate::effects::Effects;
 use crate::error::{Code, Error};
-use crate::execution::{Job, Outcome, Runtime};
+use crate::execution::{self, Job, Outcome, Runtime};
 use crate::executor;
 use crate::names::Names;
 use crate::pool;
 use crate::settings::PoolSettings;
 
+mod ended;
+mod lane;
 pub mod queue;
 
-use queue::{DefinitionKey, Entry, Queue};
+use ended::Ended;
+use lane::Lane;
+use queue::{DefinitionKey, Entry};
 
 /// A reference to the dispatcher.
 pub type Ref = ActorRef<Msg>;
@@ -50,6 +54,10 @@ pub enum Msg {
         executor: executor::Ref,
         is_idle: bool,
     },
+    /// End an execution, wherever it is.
+    Cancel { uuid: Uuid, reply: RpcReplyPort<Cancelled> },
+    /// The pause before this execution's next attempt is over.
+    Retry(Uuid),
     /// An executor is gone, with whatever it was running.
     ExecutorDown(ActorId),
     /// A pool is gone, with all its executors.
@@ -85,11 +93,24 @@ pub enum Notice {
     Finished(Uuid, Outcome),
 }
 
+/// What came of asking for an execution's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cancelled {
+    /// It ends: at once where it waited, else as soon as its processes are gone.
+    Asked,
+    /// It had ended already.
+    Ended,
+    /// There is no such execution, or it ended long ago.
+    Unknown,
+}
+
 /// What `/system` shows of one runtime's queue.
 #[derive(Clone, Debug, Default, serde::Serialize)]
 pub struct Stats {
     /// Executions that wait.
     pub queued: usize,
+    /// Executions that failed and wait for the time of their next attempt.
+    pub retrying: usize,
     /// Executions that an executor holds.
     pub running: usize,
     /// Executors without work.
@@ -130,6 +151,8 @@ impl Actor for DispatcherActor {
                     state.idle(runtime, executor);
                 }
             }
+            Msg::Cancel { uuid, reply } => drop(reply.send(state.cancel(uuid))),
+            Msg::Retry(uuid) => state.retry(uuid),
             Msg::ExecutorDown(executor) => state.executor_down(executor),
             Msg::PoolDown(runtime) => state.pool_down(runtime),
             Msg::Resize(pools) => state.resize(pools),
@@ -153,6 +176,9 @@ pub struct State {
     lanes: BTreeMap<Runtime, Lane>,
     running: HashMap<Uuid, Running>,
     by_executor: HashMap<ActorId, Uuid>,
+    /// Executions that failed and wait for the time of their next attempt.
+    retrying: HashMap<Uuid, Entry<Waiting>>,
+    ended: Ended,
     /// Executors that held an execution and were found dead at the last look.
     dead: HashSet<ActorId>,
     queued_bytes: usize,
@@ -161,22 +187,17 @@ pub struct State {
     draining: Option<Vec<RpcReplyPort<()>>>,
 }
 
-/// One runtime's queue and its idle executors, the last to become idle at the end.
-#[derive(Debug)]
-struct Lane {
-    settings: PoolSettings,
-    queue: Queue<Waiting>,
-    idle: Vec<(executor::Ref, Instant)>,
-    /// The pool was told that more executors would help, and has not sent one since.
-    asked_to_grow: bool,
-}
-
 /// An execution that waits.
 #[derive(Debug)]
 struct Waiting {
     job: Arc<Job>,
     caller: Caller,
+    /// How often it was begun.
     attempts: u32,
+    /// How often it was tried again because it failed; an executor that was lost does not count.
+    retries: u32,
+    /// Somebody asked for its end.
+    is_cancelled: bool,
 }
 
 /// An execution that an executor holds.
@@ -188,19 +209,19 @@ struct Running {
 
 impl State {
     fn new(myself: Ref, args: Args) -> Self {
-        let lane = |settings: PoolSettings| Lane {
-            queue: Queue::new(settings.queue),
-            settings,
-            idle: Vec::new(),
-            asked_to_grow: false,
-        };
         let mut state = Self {
             effects: Effects::new(myself.clone()),
             myself,
             names: args.names,
-            lanes: args.pools.into_iter().map(|(runtime, settings)| (runtime, lane(settings))).collect(),
+            lanes: args
+                .pools
+                .into_iter()
+                .map(|(runtime, settings)| (runtime, Lane::new(runtime, settings)))
+                .collect(),
             running: HashMap::new(),
             by_executor: HashMap::new(),
+            retrying: HashMap::new(),
+            ended: Ended::default(),
             dead: HashSet::new(),
             queued_bytes: 0,
             max_queued_bytes: args.max_queued_bytes,
@@ -245,7 +266,13 @@ impl State {
         let spec = &job.definition.spec;
         let key = (job.definition.kind, job.definition.id.clone());
         let (priority, client, max) = (job.options.priority, job.client, spec.max_concurrency);
-        let waiting = Waiting { job: Arc::new(job), caller: caller.clone(), attempts: 0 };
+        let waiting = Waiting {
+            job: Arc::new(job),
+            caller: caller.clone(),
+            attempts: 0,
+            retries: 0,
+            is_cancelled: false,
+        };
         match lane.queue.push(Entry::new(priority, client, key, max, waiting)) {
             Ok(()) => {
                 self.queued_bytes += bytes;
@@ -262,22 +289,19 @@ impl State {
         let Some(lane) = self.lanes.get_mut(&runtime) else { return };
         let id = executor.get_id();
         // It may report both by itself and when told of a new dispatcher.
-        if self.by_executor.contains_key(&id) || lane.idle.iter().any(|(idle, _)| idle.get_id() == id) {
+        if self.by_executor.contains_key(&id) || lane.is_idle(id) {
             return;
         }
-        lane.asked_to_grow = false;
-        lane.idle.push((executor, Instant::now()));
+        lane.add_idle(executor);
         self.schedule(runtime);
     }
 
     /// Hands out what may run, as long as somebody is idle.
     fn schedule(&mut self, runtime: Runtime) {
         let Some(lane) = self.lanes.get_mut(&runtime) else { return };
-        while let Some((executor, since)) = lane.idle.pop() {
-            let Some(mut entry) = lane.queue.pop() else {
-                lane.idle.push((executor, since));
-                break;
-            };
+        while lane.has_idle() {
+            let Some(mut entry) = lane.queue.pop() else { break };
+            let Some(executor) = lane.take_idle(&entry.definition) else { break };
             let (uuid, bytes) = (entry.item.job.uuid, entry.item.job.input.text.len());
             entry.item.attempts += 1;
             let run = executor::Msg::Run {
@@ -296,9 +320,7 @@ impl State {
             self.by_executor.insert(executor.get_id(), uuid);
             self.running.insert(uuid, Running { entry, executor });
         }
-        let wanted = lane.queue.len();
-        if wanted > 0 && lane.idle.is_empty() && !lane.asked_to_grow {
-            lane.asked_to_grow = true;
+        if let Some(wanted) = lane.wants_to_grow() {
             self.names.tell::<pool::Msg>(&self.names.pool(runtime), pool::Msg::Grow(wanted));
         }
     }
@@ -312,25 +334,99 @@ impl State {
             return;
         }
         self.by_executor.remove(&executor);
-        if let Some(running) = self.running.remove(&uuid) {
-            self.settle(running.entry, outcome);
+        let Some(running) = self.running.remove(&uuid) else { return };
+        let spec = &running.entry.item.job.definition.spec;
+        match outcome.state {
+            // The launcher failed, as an executor may.
+            execution::State::Interrupted if spec.idempotent => self.lost(running.entry),
+            execution::State::Failed | execution::State::TimedOut if self.may_retry(&running.entry.item) => {
+                self.pause(running.entry, &outcome);
+            }
+            _ => self.settle(running.entry, outcome),
         }
     }
 
-    /// The one place where an execution that ran ends.
-    fn settle(&mut self, entry: Entry<Waiting>, outcome: Outcome) {
-        let job = &entry.item.job;
+    fn may_retry(&self, waiting: &Waiting) -> bool {
+        self.draining.is_none()
+            && !waiting.is_cancelled
+            && waiting.retries < waiting.job.definition.spec.retries.max
+    }
+
+    /// Lets an execution that failed wait for the time of its next attempt.
+    fn pause(&mut self, mut entry: Entry<Waiting>, outcome: &Outcome) {
+        let job = entry.item.job.clone();
         if let Some(lane) = self.lanes.get_mut(&job.runtime) {
             lane.queue.release(&entry.definition);
         }
-        report(job, &entry.definition, &outcome);
-        tell(&entry.item.caller, Notice::Finished(job.uuid, outcome));
+        let pause = job.definition.spec.retries.pause(entry.item.retries, job.uuid);
+        entry.item.retries += 1;
+        let (uuid, retry, state) = (job.uuid, entry.item.retries, outcome.state.name());
+        tracing::info!(%uuid, retry, state, pause_ms = pause.as_millis(), "an execution is tried again");
+        self.retrying.insert(uuid, entry);
+        self.effects.run(tokio::time::sleep(pause), move |_| Msg::Retry(uuid));
+        self.schedule(job.runtime);
+    }
+
+    fn retry(&mut self, uuid: Uuid) {
+        // It may have been cancelled meanwhile.
+        let Some(entry) = self.retrying.remove(&uuid) else { return };
+        let runtime = entry.item.job.runtime;
+        if let Some(lane) = self.lanes.get_mut(&runtime) {
+            self.queued_bytes += entry.item.job.input.text.len();
+            lane.queue.take_back(entry);
+            self.schedule(runtime);
+        }
+    }
+
+    fn cancel(&mut self, uuid: Uuid) -> Cancelled {
+        if let Some(running) = self.running.get_mut(&uuid) {
+            running.entry.item.is_cancelled = true;
+            let cancel = executor::Msg::Cancel { uuid, attempt: running.entry.item.attempts };
+            // One that died is found, and its execution ends cancelled then.
+            drop(running.executor.cast(cancel));
+            return Cancelled::Asked;
+        }
+        let entry = self.retrying.remove(&uuid).or_else(|| self.take_waiting(uuid));
+        match entry {
+            Some(entry) => {
+                self.conclude(&entry, Outcome::cancelled());
+                Cancelled::Asked
+            }
+            None if self.ended.contains(uuid) => Cancelled::Ended,
+            None => Cancelled::Unknown,
+        }
+    }
+
+    fn take_waiting(&mut self, uuid: Uuid) -> Option<Entry<Waiting>> {
+        let take = |lane: &mut Lane| lane.queue.remove(|waiting| waiting.job.uuid == uuid);
+        let entry = self.lanes.values_mut().find_map(take)?;
+        self.queued_bytes = self.queued_bytes.saturating_sub(entry.item.job.input.text.len());
+        Some(entry)
+    }
+
+    /// The end of an execution that an executor held.
+    fn settle(&mut self, entry: Entry<Waiting>, outcome: Outcome) {
+        let runtime = entry.item.job.runtime;
+        if let Some(lane) = self.lanes.get_mut(&runtime) {
+            lane.queue.release(&entry.definition);
+        }
+        self.conclude(&entry, outcome);
+        // One of the same definition may have waited for this one.
+        self.schedule(runtime);
         self.answer_drain();
+    }
+
+    /// The one place where an accepted execution ends.
+    fn conclude(&mut self, entry: &Entry<Waiting>, outcome: Outcome) {
+        let uuid = entry.item.job.uuid;
+        self.ended.insert(uuid);
+        report(&entry.item.job, &entry.definition, &outcome);
+        tell(&entry.item.caller, Notice::Finished(uuid, outcome));
     }
 
     fn executor_down(&mut self, executor: ActorId) {
         for lane in self.lanes.values_mut() {
-            lane.idle.retain(|(idle, _)| idle.get_id() != executor);
+            lane.forget(executor);
         }
         let Some(uuid) = self.by_executor.remove(&executor) else { return };
         if let Some(running) = self.running.remove(&uuid) {
@@ -340,8 +436,7 @@ impl State {
 
     fn pool_down(&mut self, runtime: Runtime) {
         if let Some(lane) = self.lanes.get_mut(&runtime) {
-            lane.idle.clear();
-            lane.asked_to_grow = false;
+            lane.forget_all();
         }
         let of_runtime = |running: &Running| running.entry.item.job.runtime == runtime;
         let lost: Vec<Uuid> =
@@ -357,6 +452,9 @@ impl State {
     /// What was running when its executor died: an idempotent one has another turn, any other has ended.
     fn lost(&mut self, entry: Entry<Waiting>) {
         let job = entry.item.job.clone();
+        if entry.item.is_cancelled {
+            return self.settle(entry, Outcome::cancelled());
+        }
         if !job.definition.spec.idempotent {
             return self.settle(entry, Outcome::interrupted("the executor of this execution failed"));
         }
@@ -380,9 +478,7 @@ impl State {
     fn resize(&mut self, pools: BTreeMap<Runtime, PoolSettings>) {
         for (runtime, settings) in pools {
             if let Some(lane) = self.lanes.get_mut(&runtime) {
-                lane.queue.set_bound(settings.queue);
-                lane.settings = settings;
-                lane.asked_to_grow = false;
+                lane.resize(settings);
             }
             self.schedule(runtime);
         }
@@ -402,16 +498,13 @@ impl State {
     fn tick(&mut self, now: Instant) {
         self.forget_the_dead();
         for (runtime, lane) in &mut self.lanes {
-            let idle_for = lane.settings.idle();
-            let long_idle =
-                lane.idle.iter().take_while(|(_, since)| now.duration_since(*since) >= idle_for).count();
-            for (executor, _) in lane.idle.drain(..long_idle) {
-                self.names
-                    .tell::<pool::Msg>(&self.names.pool(*runtime), pool::Msg::LongIdle(executor.get_id()));
+            let pool = self.names.pool(*runtime);
+            for executor in lane.take_long_idle(now) {
+                self.names.tell::<pool::Msg>(&pool, pool::Msg::LongIdle(executor.get_id()));
             }
             // A pool that was being replaced when it was told to grow has forgotten it.
-            if !lane.queue.is_empty() && lane.idle.is_empty() {
-                self.names.tell::<pool::Msg>(&self.names.pool(*runtime), pool::Msg::Grow(lane.queue.len()));
+            if !lane.queue.is_empty() && !lane.has_idle() {
+                self.names.tell::<pool::Msg>(&pool, pool::Msg::Grow(lane.queue.len()));
             }
         }
         self.arm();
@@ -419,12 +512,11 @@ impl State {
 
     fn drain(&mut self, reply: RpcReplyPort<()>) {
         self.draining.get_or_insert_default().push(reply);
-        let waiting: Vec<_> = self.lanes.values_mut().flat_map(|lane| lane.queue.drain()).collect();
+        let mut waiting: Vec<_> = self.lanes.values_mut().flat_map(|lane| lane.queue.drain()).collect();
+        waiting.extend(self.retrying.drain().map(|(_, entry)| entry));
         self.queued_bytes = 0;
         for entry in waiting {
-            let outcome = Outcome::interrupted("the service shut down before this execution began");
-            report(&entry.item.job, &entry.definition, &outcome);
-            tell(&entry.item.caller, Notice::Finished(entry.item.job.uuid, outcome));
+            self.conclude(&entry, Outcome::interrupted("the service shut down before this execution began"));
         }
         self.answer_drain();
     }
@@ -451,10 +543,13 @@ impl State {
         let running = |runtime| {
             self.running.values().filter(|running| running.entry.item.job.runtime == runtime).count()
         };
+        let retrying =
+            |runtime| self.retrying.values().filter(|entry| entry.item.job.runtime == runtime).count();
         let stats = |runtime: Runtime, lane: &Lane| Stats {
             queued: lane.queue.len(),
+            retrying: retrying(runtime),
             running: running(runtime),
-            idle: lane.idle.len(),
+            idle: lane.idle_count(),
         };
         self.lanes.iter().map(|(runtime, lane)| (*runtime, stats(*runtime, lane))).collect()
     }

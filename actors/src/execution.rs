@@ -56,11 +56,6 @@ impl Runtime {
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|runtime| runtime.name() == name)
     }
-
-    /// Whether this version can run it.
-    pub fn is_available(self) -> bool {
-        matches!(self, Self::Binary | Self::Script | Self::Http | Self::Websocket)
-    }
 }
 
 impl fmt::Display for Runtime {
@@ -78,6 +73,8 @@ pub enum State {
     Failed,
     /// It was ended at its timeout.
     TimedOut,
+    /// It was ended because somebody asked for it.
+    Cancelled,
     /// The service lost it: a crash on the way, or a shutdown.
     Interrupted,
 }
@@ -89,6 +86,7 @@ impl State {
             Self::Succeeded => "succeeded",
             Self::Failed => "failed",
             Self::TimedOut => "timed_out",
+            Self::Cancelled => "cancelled",
             Self::Interrupted => "interrupted",
         }
     }
@@ -127,6 +125,11 @@ impl Outcome {
     pub fn timed_out(timeout: Duration) -> Self {
         let message = format!("the execution was ended after {} ms", timeout.as_millis());
         Self::without_output(State::TimedOut, "timed_out", message)
+    }
+
+    /// Somebody asked for its end.
+    pub fn cancelled() -> Self {
+        Self::without_output(State::Cancelled, "cancelled", "the execution was cancelled")
     }
 
     /// The service lost it.

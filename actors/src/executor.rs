@@ -1,11 +1,13 @@
 //! An executor: one worker of a runtime, which runs one execution at a time.
 //!
-//! Its pool supervises it. When it dies, its state is dropped, and with it the run: the processes are ended, the
-//! working folder is removed; the pool tells the dispatcher and starts another.
+//! It keeps what its runtime holds warm: a launcher, an interpreter, a container, an instance. Its pool supervises it.
+//! When it dies, its state is dropped, and with it the run: the processes are ended, the working folder is removed; the
+//! pool tells the dispatcher and starts another.
 
 use std::sync::Arc;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use uuid::Uuid;
 
@@ -14,7 +16,7 @@ use crate::effects::{Effects, Panicked};
 use crate::execution::{Job, Outcome, Runtime};
 use crate::names::Names;
 use crate::pool;
-use crate::runtime::{self, Context};
+use crate::runtime::{self, Context, Worker};
 
 /// A reference to an executor.
 pub type Ref = ActorRef<Msg>;
@@ -25,8 +27,10 @@ pub type Ref = ActorRef<Msg>;
 pub enum Msg {
     /// Run this, and tell that dispatcher how it ended.
     Run { job: Arc<Job>, attempt: u32, dispatcher: dispatcher::Ref },
+    /// End this execution, if it is the one under way.
+    Cancel { uuid: Uuid, attempt: u32 },
     /// The run ended.
-    Done { uuid: Uuid, attempt: u32, result: Box<Result<Outcome, Panicked>> },
+    Done { uuid: Uuid, attempt: u32, result: Box<Result<(Outcome, Worker), Panicked>> },
     /// End after the execution under way; one that has none is let go when it was idle for long.
     Retire,
     /// There is a new dispatcher: drop what an older one gave, and report to it.
@@ -62,6 +66,7 @@ impl Actor for ExecutorActor {
         Ok(State {
             effects: Effects::new(myself.clone()),
             myself,
+            worker: Some(Worker::new(args.runtime, &args.context)),
             args,
             current: None,
             has_worked: false,
@@ -77,6 +82,7 @@ impl Actor for ExecutorActor {
     async fn handle(&self, _: Ref, message: Msg, state: &mut State) -> Result<(), ActorProcessingErr> {
         match message {
             Msg::Run { job, attempt, dispatcher } => state.run(job, attempt, dispatcher),
+            Msg::Cancel { uuid, attempt } => state.cancel(uuid, attempt),
             Msg::Done { uuid, attempt, result } => state.done(uuid, attempt, *result),
             Msg::Retire => state.retiring = true,
             Msg::Report => state.report(),
@@ -93,6 +99,8 @@ pub struct State {
     myself: Ref,
     args: Args,
     effects: Effects<Msg>,
+    /// What is kept warm; the run under way has it.
+    worker: Option<Worker>,
     current: Option<Current>,
     has_worked: bool,
     /// The pool has more executors than it may.
@@ -106,22 +114,44 @@ struct Current {
     attempt: u32,
     dispatcher: dispatcher::Ref,
     run: AbortHandle,
+    cancel: watch::Sender<bool>,
 }
 
 impl State {
     fn run(&mut self, job: Arc<Job>, attempt: u32, dispatcher: dispatcher::Ref) {
-        let uuid = job.uuid;
-        let work = runtime::run(job, attempt, self.args.context.clone());
+        let (uuid, context) = (job.uuid, self.args.context.clone());
+        let mut worker =
+            self.worker.take().unwrap_or_else(|| Worker::new(self.args.runtime, &self.args.context));
+        let (cancel, cancelled) = watch::channel(false);
+        let work = async move {
+            let outcome = runtime::run(&mut worker, &job, attempt, &context, cancelled).await;
+            (outcome, worker)
+        };
         let run = self.effects.run(work, move |result| Msg::Done { uuid, attempt, result: Box::new(result) });
-        self.current = Some(Current { uuid, attempt, dispatcher, run });
+        self.current = Some(Current { uuid, attempt, dispatcher, run, cancel });
     }
 
-    fn done(&mut self, uuid: Uuid, attempt: u32, result: Result<Outcome, Panicked>) {
+    fn cancel(&mut self, uuid: Uuid, attempt: u32) {
+        // One that has ended meanwhile ends as it did.
+        if let Some(current) = &self.current
+            && current.uuid == uuid
+            && current.attempt == attempt
+        {
+            current.cancel.send_replace(true);
+        }
+    }
+
+    fn done(&mut self, uuid: Uuid, attempt: u32, result: Result<(Outcome, Worker), Panicked>) {
         let is_current = |current: &mut Current| current.uuid == uuid && current.attempt == attempt;
         // A run that was dropped may have ended just before.
         let Some(current) = self.current.take_if(is_current) else { return };
-        let outcome = result
-            .unwrap_or_else(|Panicked| Outcome::failed("internal", "the runtime failed on this execution"));
+        let outcome = match result {
+            Ok((outcome, worker)) => {
+                self.worker = Some(worker);
+                outcome
+            }
+            Err(Panicked) => Outcome::failed("internal", "the runtime failed on this execution"),
+        };
         if !self.has_worked {
             self.has_worked = true;
             drop(self.args.pool.cast(pool::Msg::Worked));

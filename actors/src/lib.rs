@@ -15,16 +15,19 @@
 //! An actor's file reads: what it owns and what happens when it dies, `Msg`, `Args`, the actor, its `State`.
 //! The domain is pure and knows no actor: [`definition`], [`execution`], [`query`], [`error`].
 
+mod artifacts;
 pub mod compiled;
 pub mod definition;
 pub mod dispatcher;
 mod effects;
+mod egress;
 pub mod error;
 pub mod execution;
 pub mod executor;
 #[cfg(feature = "faults")]
 mod faults;
 pub mod json;
+pub mod launcher;
 pub mod log;
 pub mod names;
 pub mod pool;

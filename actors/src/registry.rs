@@ -20,13 +20,16 @@ use crate::definition::{Definition, Kind, Patch, check_id};
 use crate::effects::{Effects, Panicked};
 use crate::error::{Code, Error, Result};
 use crate::query::Filter;
+use crate::runtime::Context;
 use crate::settings::{SourceSettings, StoreSettings};
 
+mod pin;
 mod read;
 mod sources;
 mod store;
 mod write;
 
+use pin::Source;
 pub use read::{Page, PageRequest};
 pub use store::{Location, Store, StoreError};
 use write::{Change, Write};
@@ -103,6 +106,8 @@ pub enum Msg {
         permit: OwnedSemaphorePermit,
         reply: Reply<Arc<Compiled>>,
     },
+    /// What the source of a definition is was found out, or that it cannot be had.
+    Pinned(std::result::Result<std::result::Result<Write, (Error, Reply<Arc<Compiled>>)>, Panicked>),
     /// The write under way ended.
     Written(std::result::Result<write::Done, Panicked>),
     /// A message whose answer went out elsewhere.
@@ -147,6 +152,8 @@ pub struct Args {
     pub settings: StoreSettings,
     /// `[[sources]]`.
     pub sources: Arc<[SourceSettings]>,
+    /// Where the programs of definitions are kept.
+    pub context: Arc<Context>,
 }
 
 /// The actor.
@@ -179,6 +186,7 @@ pub struct State {
     effects: Effects<Msg>,
     settings: StoreSettings,
     sources: Arc<[SourceSettings]>,
+    context: Arc<Context>,
     lease: Option<Lease>,
     /// What came before the store was at hand; bounded by admission.
     waiting: Vec<Msg>,
@@ -215,6 +223,7 @@ impl State {
             effects,
             settings: args.settings,
             sources: args.sources,
+            context: args.context,
             lease: None,
             waiting: Vec::new(),
             cache: [cache(), cache()],
@@ -233,6 +242,7 @@ impl State {
             Msg::Found { lookup, exact, epoch, result } => self.found(lookup, exact, epoch, *result),
             Msg::Written(result) => self.written(result),
             Msg::Fetched { result, permit, reply } => self.fetched(result, permit, reply),
+            Msg::Pinned(result) => self.pinned(result),
             Msg::Settled => {}
             #[cfg(feature = "faults")]
             Msg::Panic => panic!("a test told the registry to panic"),
@@ -241,10 +251,11 @@ impl State {
             Msg::Resolve(lookup) => self.look_up(lookup, false),
             Msg::Query { kind, filter, page, permit, reply } => self.query(kind, filter, page, permit, reply),
             Msg::Create { definition, permit, reply } => {
-                self.enqueue(Write { change: Change::Create(definition), permit, reply });
+                self.pin(Write { change: Change::Create(definition, None), permit, reply });
             }
             Msg::Update { kind, id, patch, if_match, permit, reply } => {
-                self.enqueue(Write { change: Change::Update { kind, id, patch, if_match }, permit, reply });
+                let change = Change::Update { kind, id, patch, pin: None, if_match };
+                self.pin(Write { change, permit, reply });
             }
             Msg::Delete { kind, id, if_match, permit, reply } => {
                 self.enqueue(Write { change: Change::Delete { kind, id, if_match }, permit, reply });
@@ -356,9 +367,34 @@ impl State {
     ) {
         match result.unwrap_or_else(|_| Err(broken())) {
             Ok(definition) => {
-                self.enqueue(Write { change: Change::Create(Box::new(definition)), permit, reply })
+                self.pin(Write { change: Change::Create(Box::new(definition), None), permit, reply });
             }
             Err(error) => drop(reply.send(Err(error))),
+        }
+    }
+
+    /// Before a definition with a source is written, its source is brought in: what was registered is what runs.
+    fn pin(&mut self, write: Write) {
+        let Some(source) = write.change.metadata().and_then(Source::of) else { return self.enqueue(write) };
+        let context = self.context.clone();
+        let pinning = async move {
+            match source.pin(&context.artifacts).await {
+                Ok(pin) => Ok(write.with(pin)),
+                Err(error) => Err((error, write.reply)),
+            }
+        };
+        self.effects.run(pinning, Msg::Pinned);
+    }
+
+    fn pinned(
+        &mut self,
+        result: std::result::Result<std::result::Result<Write, (Error, Reply<Arc<Compiled>>)>, Panicked>,
+    ) {
+        match result {
+            Ok(Ok(write)) => self.enqueue(write),
+            Ok(Err((error, reply))) => drop(reply.send(Err(error))),
+            // The reply went with the write, so its caller knows.
+            Err(Panicked) => {}
         }
     }
 

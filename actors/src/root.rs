@@ -164,6 +164,7 @@ impl State {
                     slot: self.args.slot.clone(),
                     settings: settings.store.clone(),
                     sources,
+                    context: self.args.context.clone(),
                 };
                 RegistryActor::spawn_linked(Some(names.registry()), RegistryActor, args, parent)
                     .await?

@@ -1,20 +1,68 @@
 //! How an execution runs: one file for each way. The kinds are ours and closed, so they are an enum and a match.
 
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use crate::artifacts::{Artifacts, Lease, Pin, Problem};
 use crate::execution::{Job, Outcome, Runtime};
-use crate::settings::LimitSettings;
+use crate::settings::{LimitSettings, Settings};
 
 mod api;
+mod bounds;
+mod container {
+    #![allow(missing_docs, unused)]
+    use super::*;
+    #[derive(Debug)]
+    pub struct Engine;
+    impl Engine {
+        pub fn new(_: &crate::settings::ContainerSettings, _: &str) -> Self {
+            Self
+        }
+        pub async fn available(&self) -> Result<(), String> {
+            Err("not available yet".into())
+        }
+        pub async fn sweep(&self) {}
+    }
+    #[derive(Debug, Default)]
+    pub struct Warm;
+    pub async fn run(
+        warm: &mut Warm,
+        job: &Job,
+        attempt: u32,
+        context_path: &str,
+        engine: &Engine,
+        lines: Lines<'_>,
+        bounds: Bounds,
+        stop: &mut Stop,
+    ) -> Result<Produced, Outcome> {
+        Err(Outcome::failed("unavailable", "the runtime container is not available yet"))
+    }
+}
 mod folder;
+mod launched;
 mod leftovers;
+mod lines;
 mod output;
 mod process;
 mod program;
+mod python;
+mod readiness;
+mod stop;
+mod wasm;
 
+pub use launched::LauncherCommand;
 pub use leftovers::adopt_orphans;
+pub use readiness::Readiness;
+
+use bounds::Bounds;
+use launched::Launcher;
+use lines::Lines;
+use output::Produced;
+use python::Python;
+use stop::Stop;
 
 /// What every run needs.
 #[derive(Debug)]
@@ -23,69 +71,174 @@ pub struct Context {
     pub limits: LimitSettings,
     /// Where each run gets a working folder of its own.
     pub run_folder: PathBuf,
-    /// The folders that programs may come from, in the order in which they are looked through.
+    /// The folders that sources may come from, in the order in which they are looked through.
     pub roots: Vec<PathBuf>,
     /// The `PATH` on which programs are looked up, and which they get.
     pub path: String,
+    /// Where programs come from.
+    pub artifacts: Artifacts,
+    launcher: LauncherCommand,
     http: reqwest::Client,
+    containers: container::Engine,
+    python: Python,
+    wasm: wasm::Engine,
+    readiness: readiness::Cache,
+}
+
+/// The folders of a context.
+#[derive(Debug)]
+pub struct Places {
+    /// Where the service keeps what is not in its store.
+    pub data: PathBuf,
+    /// Where each run gets a working folder of its own.
+    pub run: PathBuf,
+    /// The folders that sources may come from, in the order in which they are looked through.
+    pub roots: Vec<PathBuf>,
 }
 
 impl Context {
     /// Makes the folder for the runs, and takes away what an earlier process left in it.
     ///
     /// # Errors
-    /// One sentence: the folder cannot be made, or the certificates of this machine cannot be read.
-    pub fn new(limits: LimitSettings, run_folder: PathBuf, roots: Vec<PathBuf>) -> Result<Self, String> {
-        let place = run_folder.display().to_string();
-        if let Err(error) = folder::remove_tree(&run_folder)
+    /// One sentence: a folder cannot be made, or the certificates of this machine cannot be read.
+    pub fn new(settings: &Settings, places: Places, launcher: Vec<OsString>) -> Result<Self, String> {
+        let Places { data, run, roots } = places;
+        let place = run.display().to_string();
+        if let Err(error) = folder::remove_tree(&run)
             && error.kind() != std::io::ErrorKind::NotFound
         {
             // Every attempt has a folder of a new name, so that nothing of this comes into its way.
             tracing::warn!(place, %error, "what an earlier process left could not be removed");
         }
-        std::fs::create_dir_all(&run_folder)
+        std::fs::create_dir_all(&run)
             .map_err(|error| format!("the folder {place} cannot be made: {error}"))?;
-        let http = api::client().map_err(|error| format!("no HTTP client can be made: {error}"))?;
         let path = std::env::var("PATH").unwrap_or_else(|_| "/usr/local/bin:/usr/bin:/bin".into());
-        Ok(Self { limits, run_folder, roots, path, http })
+        let limits = settings.limits.clone();
+        Ok(Self {
+            artifacts: Artifacts::open(&settings.artifacts, data.join("artifacts"), roots.clone())?,
+            containers: container::Engine::new(&settings.containers, &instance(&data)?),
+            python: Python::new(&settings.python, data.join("python"), &path)
+                .map_err(|error| format!("the folder for Python cannot be made: {error}"))?,
+            wasm: wasm::Engine::new(&settings.wasm, &limits, &data.join("wasm"))?,
+            launcher: LauncherCommand { program: launcher, containment: limits.containment },
+            http: api::client().map_err(|error| format!("no HTTP client can be made: {error}"))?,
+            readiness: readiness::Cache::default(),
+            limits,
+            run_folder: run,
+            roots,
+            path,
+        })
+    }
+
+    /// Removes what an earlier process of this service left outside its folders.
+    pub async fn sweep(&self) {
+        self.containers.sweep().await;
+    }
+
+    /// The artifact of a job: what was pinned at its registration, else what its source has now, from then on.
+    async fn artifact(&self, job: &Job) -> Result<Lease, Outcome> {
+        let failed = |problem: Problem| Outcome::failed("not_startable", problem.to_string());
+        let definition = &job.definition;
+        let spec = &definition.spec.program;
+        let no_source = || Outcome::failed("not_startable", "the definition has no `source_url`");
+        let source = spec.source.as_deref().ok_or_else(no_source)?;
+        if definition.pin.get().is_none() {
+            let pin = self.artifacts.pin(source, spec.sha256.as_deref()).await.map_err(failed)?;
+            tracing::info!(id = definition.id, pin = pin.as_str(), "pinned at its first run");
+            // Another run may have been first, with the same or a newer artifact: the first one stays.
+            let _ = definition.pin.set(pin);
+        }
+        let pin: &Pin = definition.pin.get().ok_or_else(no_source)?;
+        self.artifacts.lease(source, pin).await.map_err(failed)
     }
 }
 
-/// The bounds of one run.
-#[derive(Clone, Copy, Debug)]
-struct Bounds {
-    timeout: Duration,
-    output_bytes: usize,
+/// What tells the containers of this service from those of another on the same engine: a name that stays with its
+/// data.
+fn instance(data: &Path) -> Result<String, String> {
+    let file = data.join("instance");
+    if let Ok(name) = std::fs::read_to_string(&file) {
+        return Ok(name.trim().to_owned());
+    }
+    let name = Uuid::now_v7().to_string();
+    std::fs::write(&file, &name).map_err(|error| format!("the data folder cannot be written: {error}"))?;
+    Ok(name)
 }
 
-impl Bounds {
-    /// What the definition asks for, within what the configuration allows; a request can only shorten the time.
-    fn of(job: &Job, limits: &LimitSettings) -> Self {
-        let asked = &job.definition.spec.limits;
-        let millis = Duration::from_millis;
-        let own = asked.timeout.unwrap_or(millis(limits.timeout_ms)).min(millis(limits.max_timeout_ms));
-        let bytes = asked.output_bytes.unwrap_or(limits.output_bytes).min(limits.max_output_bytes);
-        Self {
-            timeout: job.options.timeout.map_or(own, |shorter| shorter.min(own)),
-            output_bytes: usize::try_from(bytes).unwrap_or(usize::MAX),
+/// What an executor keeps from one run to the next. When it is dropped, what it holds is ended.
+#[derive(Debug)]
+pub enum Worker {
+    /// Nothing: each run is a request to somebody else.
+    None,
+    /// A launcher, through which each program is started.
+    Program(Launcher),
+    /// A container.
+    Container(container::Warm),
+    /// An interpreter.
+    Python(python::Warm),
+    /// An instance.
+    Wasm(wasm::Warm),
+}
+
+impl Worker {
+    /// A worker that holds nothing yet.
+    pub fn new(runtime: Runtime, context: &Context) -> Self {
+        match runtime {
+            Runtime::Binary | Runtime::Script => Self::Program(Launcher::new(context.launcher.clone())),
+            Runtime::Container => Self::Container(container::Warm::default()),
+            Runtime::Python => Self::Python(python::Warm::new(context.launcher.clone())),
+            Runtime::Wasm => Self::Wasm(wasm::Warm::default()),
+            Runtime::Http | Runtime::Websocket => Self::None,
         }
     }
 }
 
 /// Runs one execution to its outcome. When the future is dropped, what it started is ended.
 #[tracing::instrument(name = "execution", skip_all, fields(uuid = %job.uuid))]
-pub async fn run(job: Arc<Job>, attempt: u32, context: Arc<Context>) -> Outcome {
-    let bounds = Bounds::of(&job, &context.limits);
-    let produced = match job.runtime {
-        Runtime::Binary | Runtime::Script => process::run(&job, attempt, &context, bounds).await,
-        Runtime::Http => api::http(&job, &context.http, bounds).await,
-        Runtime::Websocket => api::websocket(&job, bounds).await,
-        Runtime::Container | Runtime::Python | Runtime::Wasm => {
-            Err(Outcome::failed("unavailable", format!("the runtime {} is not available yet", job.runtime)))
+pub async fn run(
+    worker: &mut Worker,
+    job: &Job,
+    attempt: u32,
+    context: &Context,
+    cancelled: watch::Receiver<bool>,
+) -> Outcome {
+    let bounds = Bounds::of(job, &context.limits);
+    let mut stop = Stop::new(bounds.timeout, cancelled);
+    let produced = match worker {
+        Worker::Program(launcher) => process::run(launcher, job, attempt, context, bounds, &mut stop).await,
+        Worker::Python(warm) => warm.run(job, attempt, context, bounds, &mut stop).await,
+        Worker::Container(warm) => {
+            let lines = Lines::of(job, context);
+            container::run(warm, job, attempt, &context.path, &context.containers, lines, bounds, &mut stop)
+                .await
         }
+        Worker::Wasm(warm) => run_wasm(warm, job, context, bounds, &mut stop).await,
+        Worker::None if job.runtime == Runtime::Http => stop.or(api::http(job, &context.http, bounds)).await,
+        Worker::None => stop.or(api::websocket(job, bounds)).await,
     };
     match produced.and_then(|produced| output::read(produced, &job.definition.spec)) {
         Ok(output) => Outcome::succeeded(output),
         Err(outcome) => outcome,
     }
+}
+
+async fn run_wasm(
+    warm: &mut wasm::Warm,
+    job: &Job,
+    context: &Context,
+    bounds: Bounds,
+    stop: &mut Stop,
+) -> Result<Produced, Outcome> {
+    let failed = |problem: String| Outcome::failed("not_startable", problem);
+    let lease = stop.or(context.artifact(job)).await?;
+    let file = lease.file(job.definition.spec.program.entrypoint.as_deref()).map_err(failed)?;
+    let folders = job.definition.spec.grants.folders.iter().map(|(guest, host)| {
+        crate::artifacts::under_roots(host, &context.roots)
+            .filter(|folder| folder.is_dir())
+            .map(|folder| (folder, guest.clone()))
+            .ok_or_else(|| failed(format!("the folder {host:?} is under no allowed root")))
+    });
+    let folders = folders.collect::<Result<Vec<_>, _>>()?;
+    let lines = Lines::of(job, context);
+    wasm::run(warm, job, &context.wasm, &file, lease.pin().as_str(), lines, bounds, stop, folders).await
 }

@@ -34,6 +34,10 @@ pub enum Msg {
     Request(String),
     /// The registry answered.
     Resolved(std::result::Result<Result<Arc<Compiled>>, Panicked>),
+    /// The client wants the end of its execution, or is gone and its executions are to end with it.
+    Cancel,
+    /// The dispatcher was told to end the execution; its news tell the rest.
+    CancelAsked,
     /// A dispatcher was given the execution, or none could be reached.
     Submitted(std::result::Result<Result<ActorId>, Panicked>),
     /// News of the execution.
@@ -110,6 +114,8 @@ impl Actor for SessionActor {
             request: None,
             uuid: Uuid::now_v7(),
             tells_start: false,
+            is_accepted: false,
+            is_cancelled: false,
             dispatcher: None,
             dead: Vec::new(),
         })
@@ -124,6 +130,8 @@ impl Actor for SessionActor {
         match message {
             Msg::Request(text) => state.request(&text),
             Msg::Resolved(result) => state.resolved(result),
+            Msg::Cancel => state.cancel(),
+            Msg::CancelAsked => {}
             Msg::Submitted(result) => state.submitted(result),
             Msg::News(notice) => state.news(notice),
             Msg::DispatcherDown(dispatcher) => state.dispatcher_down(dispatcher),
@@ -144,6 +152,10 @@ pub struct State {
     uuid: Uuid,
     /// Whether the client wants to know that it began, and has not been told.
     tells_start: bool,
+    /// The dispatcher has it, so that it can be cancelled there.
+    is_accepted: bool,
+    /// Its end was asked for.
+    is_cancelled: bool,
     /// Who was given the execution.
     dispatcher: Option<ActorId>,
     /// Dispatchers that went before it was known which one was given the execution.
@@ -202,7 +214,13 @@ impl State {
 
     fn news(&mut self, notice: Notice) {
         match notice {
-            Notice::Accepted(uuid) => self.send(Frame::Accepted(uuid)),
+            Notice::Accepted(uuid) => {
+                self.is_accepted = true;
+                self.send(Frame::Accepted(uuid));
+                if self.is_cancelled {
+                    self.cancel();
+                }
+            }
             Notice::Started(uuid) => {
                 // An idempotent execution may start again; one frame tells it.
                 if std::mem::take(&mut self.tells_start) {
@@ -211,6 +229,17 @@ impl State {
             }
             Notice::Finished(uuid, outcome) => self.end(Frame::Finished(uuid, outcome)),
             Notice::Refused(error) => self.end(Frame::Refused(error)),
+        }
+    }
+
+    /// What is not accepted yet is cancelled as soon as it is.
+    fn cancel(&mut self) {
+        self.is_cancelled = true;
+        if self.is_accepted {
+            let (system, uuid) = (self.args.system.clone(), self.uuid);
+            let asking = async move { system.cancel(uuid).await };
+            // Without a dispatcher the execution is lost, which comes as news of its own.
+            self.effects.run(asking, |_| Msg::CancelAsked);
         }
     }
 

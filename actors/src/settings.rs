@@ -28,6 +28,12 @@ pub struct Settings {
     pub sources: Vec<SourceSettings>,
     /// Where programs may come from.
     pub artifacts: ArtifactSettings,
+    /// The engine that runs containers.
+    pub containers: ContainerSettings,
+    /// The interpreters.
+    pub python: PythonSettings,
+    /// WebAssembly.
+    pub wasm: WasmSettings,
 }
 
 /// `[store]`.
@@ -100,6 +106,22 @@ pub struct LimitSettings {
     pub output_bytes: u64,
     /// The largest output that a definition may ask for, in bytes.
     pub max_output_bytes: u64,
+    /// How many MiB of memory an execution may hold, unless its definition says otherwise.
+    pub memory_mb: u64,
+    /// The most memory that a definition may ask for, in MiB.
+    pub max_memory_mb: u64,
+    /// How many processes and threads an execution may have, unless its definition says otherwise.
+    pub processes: u64,
+    /// The most processes that a definition may ask for.
+    pub max_processes: u64,
+    /// How many files a process of an execution may have open, unless its definition says otherwise.
+    pub files: u64,
+    /// The most open files that a definition may ask for.
+    pub max_files: u64,
+    /// How many MiB an execution may write into its working folder.
+    pub disk_mb: u64,
+    /// How programs are kept together so that all of them can be ended.
+    pub containment: Containment,
     /// How many bytes of one log line are kept.
     pub log_line_bytes: usize,
     /// How many log lines wait for a slow reader before the oldest is dropped.
@@ -138,6 +160,66 @@ pub struct SourceSettings {
 pub struct ArtifactSettings {
     /// Folders from which `source_url` may take programs, besides the catalog's own.
     pub roots: Vec<PathBuf>,
+    /// How many MiB of artifacts are kept; those that were not used for longest go first.
+    pub cache_mb: u64,
+    /// How large a source may be, in MiB, packed or unpacked.
+    pub max_mb: u64,
+    /// How long fetching a source may take, in milliseconds.
+    pub fetch_timeout_ms: u64,
+    /// Whether a source may be at a private or loopback address.
+    pub allow_private: bool,
+}
+
+/// How programs are kept together so that all of them can be ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Containment {
+    /// The strongest that this machine gives, in the order below.
+    Auto,
+    /// A process namespace: the kernel ends all that is in it.
+    PidNamespace,
+    /// A control group that is killed whole.
+    Cgroup,
+    /// A user id that nothing else has.
+    Uid,
+    /// Process groups and a subreaper: enough for programs that fork slower than they are found.
+    Subreaper,
+}
+
+/// `[containers]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ContainerSettings {
+    /// `unix:///PATH`, `tcp://HOST:PORT`, or `auto`: looked for at the usual places.
+    pub socket: String,
+    /// How long pulling an image may take, in milliseconds.
+    pub pull_timeout_ms: u64,
+    /// How large the temporary file system of a container is, in MiB.
+    pub tmpfs_mb: u64,
+}
+
+/// `[python]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PythonSettings {
+    /// The interpreter: a name on PATH, or an absolute path.
+    pub interpreter: String,
+    /// After how many runs an interpreter is replaced.
+    pub max_runs: u64,
+    /// Arguments that `pip install` gets besides the requirements.
+    pub pip_args: Vec<String>,
+    /// How long making an environment may take, in milliseconds.
+    pub install_timeout_ms: u64,
+}
+
+/// `[wasm]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WasmSettings {
+    /// How many instances there may be at one time.
+    pub max_instances: u32,
+    /// After how many runs the instance of a component is replaced.
+    pub max_runs: u64,
 }
 
 impl SourceSettings {

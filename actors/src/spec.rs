@@ -25,12 +25,18 @@ pub struct Spec {
     pub program: ProgramSpec,
     /// The endpoint of an http or websocket function.
     pub api: ApiSpec,
+    /// The image of a container.
+    pub container: ContainerSpec,
+    /// What a WebAssembly module may reach.
+    pub grants: Grants,
     /// How stdout or the body becomes the output.
     pub mode: OutputMode,
     /// The bounds of one run.
     pub limits: Limits,
     /// May it run again when it was lost midway?
     pub idempotent: bool,
+    /// How often a run that failed is tried again.
+    pub retries: Retries,
     /// How many may run at the same time.
     pub max_concurrency: Option<usize>,
     /// A key that asks for something this version cannot keep, and so refuses to run without.
@@ -54,6 +60,8 @@ pub struct ProgramSpec {
     pub stdin: Stdin,
     /// `io: "files"`: input and output by files named in its arguments.
     pub by_files: bool,
+    /// The function or class in a Python source, where it does not bear one of the usual names.
+    pub handler: Option<String>,
 }
 
 /// What a program reads from its standard input.
@@ -81,6 +89,75 @@ pub struct ApiSpec {
     pub unwrap: bool,
 }
 
+/// The image of a container, and how long a container lives.
+#[derive(Debug, Default)]
+pub struct ContainerSpec {
+    /// The image, by name or digest.
+    pub image: Option<String>,
+    /// What is run in it, one argument each; without any, what the image says.
+    pub command: Vec<Template>,
+    /// When the image is fetched.
+    pub pull: Pull,
+    /// How long a container lives.
+    pub mode: ContainerMode,
+    /// Whether it has a network: none unless told.
+    pub network: Network,
+}
+
+/// When an image is fetched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pull {
+    /// When the engine does not have it.
+    #[default]
+    Missing,
+    /// Never: the engine must have it.
+    Never,
+    /// Before each new container.
+    Always,
+}
+
+/// How long a container lives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ContainerMode {
+    /// One container for each execution.
+    #[default]
+    Fresh,
+    /// A container is kept and reset after each execution: its processes are ended, its temporary files removed.
+    Reset,
+    /// A container is started ahead and dropped after its one execution.
+    Drop,
+}
+
+/// What a container or module may reach.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Network {
+    /// Nothing.
+    #[default]
+    None,
+    /// What the engine gives unless told otherwise.
+    Default,
+    /// A network that the engine knows by this name.
+    Named(String),
+}
+
+/// What a WebAssembly module may reach; nothing unless told.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Grants {
+    /// Folders under an allowed root, read-only, by the path at which the module sees them.
+    pub folders: BTreeMap<String, String>,
+    /// Whether it may open connections.
+    pub network: bool,
+}
+
+/// How often, and after which pause, a run that failed is tried again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retries {
+    /// How many times at most, besides the first.
+    pub max: u32,
+    /// The pause before the first retry; each further one is twice as long.
+    pub backoff: Duration,
+}
+
 /// How what a program printed becomes the output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OutputMode {
@@ -101,6 +178,14 @@ pub struct Limits {
     pub timeout: Option<Duration>,
     /// How much it may put out.
     pub output_bytes: Option<u64>,
+    /// How much memory it may hold, in MiB.
+    pub memory_mb: Option<u64>,
+    /// How much processor time it may use.
+    pub cpu: Option<Duration>,
+    /// How many processes and threads it may have.
+    pub processes: Option<u64>,
+    /// How many files a process may have open.
+    pub files: Option<u64>,
 }
 
 impl Spec {
@@ -110,29 +195,31 @@ impl Spec {
     /// `invalid`, with the place inside the metadata as `details.field`.
     pub fn parse(metadata: &Map<String, Value>) -> Result<Self> {
         let keys = Keys { object: metadata, prefix: "" };
-        for plain in ["version", "type", "subtype", "protocol", "image"] {
+        for plain in ["version", "type", "subtype", "protocol"] {
             keys.text(plain)?;
         }
-        keys.texts("command")?;
-        keys.any_of("network", "a boolean or a string", |value| value.is_boolean() || value.is_string())?;
+        let idempotent = keys.flag("idempotent")?.unwrap_or(false);
         let (input, output) = schemas(&keys)?;
         let program = ProgramSpec::parse(&keys)?;
+        let file = program.source.as_ref().map(|source| program.entrypoint.as_ref().unwrap_or(source));
+        let runtime = runtime(&keys, file)?;
+        let container = ContainerSpec::parse(&keys)?;
         Ok(Self {
-            runtime: runtime(
-                &keys,
-                program.source.as_ref().map(|source| program.entrypoint.as_ref().unwrap_or(source)),
-            )?,
+            runtime,
+            grants: Grants::parse(&keys, &container.network)?,
+            unmet: unmet(&keys, runtime)?,
+            container,
             input,
             output,
             program,
             api: ApiSpec::parse(&keys)?,
             mode: metadata.get("output").map_or(Ok(OutputMode::Json), OutputMode::parse)?,
             limits: Limits::parse(&keys)?,
-            idempotent: keys.flag("idempotent")?.unwrap_or(false),
+            idempotent,
+            retries: Retries::parse(&keys, idempotent)?,
             max_concurrency: keys
                 .count("max_concurrency")?
                 .map(|max| usize::try_from(max).unwrap_or(usize::MAX)),
-            unmet: unmet(&keys)?,
         })
     }
 
@@ -144,6 +231,9 @@ impl Spec {
             output: None,
             program: ProgramSpec::default(),
             api: ApiSpec::default(),
+            container: ContainerSpec::default(),
+            grants: Grants::default(),
+            retries: Retries::default(),
             mode: OutputMode::Json,
             limits: Limits::default(),
             idempotent: false,
@@ -158,7 +248,12 @@ impl Spec {
             Stdin::Text(template) => Some(template),
             Stdin::Json | Stdin::None => None,
         };
-        self.program.args.iter().chain(stdin).find_map(|template| template.missing(input))
+        self.program
+            .args
+            .iter()
+            .chain(&self.container.command)
+            .chain(stdin)
+            .find_map(|template| template.missing(input))
     }
 }
 
@@ -197,7 +292,8 @@ impl ProgramSpec {
             return Err(Error::invalid(format!("{name:?} is no name of an environment variable")).at("env"));
         }
         let args = keys.texts("args")?.iter().map(|text| Template::parse(text)).collect();
-        Ok(Self { source, sha256, entrypoint, args, env, stdin, by_files })
+        let handler = keys.text("handler")?.map(str::to_owned);
+        Ok(Self { source, sha256, entrypoint, args, env, stdin, by_files, handler })
     }
 }
 
@@ -244,13 +340,85 @@ impl OutputMode {
 impl Limits {
     fn parse(keys: &Keys<'_>) -> Result<Self> {
         let Some(limits) = keys.inner("limits")? else { return Ok(Self::default()) };
-        for later in ["memory_mb", "cpu_ms", "processes", "files"] {
-            limits.count(later)?;
-        }
         Ok(Self {
             timeout: limits.count("timeout_ms")?.map(Duration::from_millis),
             output_bytes: limits.count("output_bytes")?,
+            memory_mb: limits.count("memory_mb")?,
+            cpu: limits.count("cpu_ms")?.map(Duration::from_millis),
+            processes: limits.count("processes")?,
+            files: limits.count("files")?,
         })
+    }
+}
+
+impl ContainerSpec {
+    fn parse(keys: &Keys<'_>) -> Result<Self> {
+        let image = keys.text("image")?.map(str::to_owned);
+        let command = keys.texts("command")?.iter().map(|text| Template::parse(text)).collect();
+        keys.any_of("network", "a boolean or a string", |value| value.is_boolean() || value.is_string())?;
+        let network = match keys.object.get("network") {
+            Some(Value::Bool(true)) => Network::Default,
+            Some(Value::String(name)) => Network::Named(name.clone()),
+            _ => Network::None,
+        };
+        let mut spec = Self { image, command, network, ..Self::default() };
+        let Some(container) = keys.inner("container")? else { return Ok(spec) };
+        spec.pull = container.choice(
+            "pull",
+            &[("missing", Pull::Missing), ("never", Pull::Never), ("always", Pull::Always)],
+        )?;
+        spec.mode = container.choice(
+            "mode",
+            &[
+                ("fresh", ContainerMode::Fresh),
+                ("warm", ContainerMode::Reset),
+                ("warm_once", ContainerMode::Drop),
+            ],
+        )?;
+        Ok(spec)
+    }
+}
+
+impl Grants {
+    fn parse(keys: &Keys<'_>, network: &Network) -> Result<Self> {
+        let folders = keys.map("folders")?;
+        if let Some(path) = folders.keys().find(|path| !path.starts_with('/')) {
+            let message = format!("{path:?} is no absolute path at which a folder can be seen");
+            return Err(Error::invalid(message).at("folders"));
+        }
+        Ok(Self { folders, network: *network != Network::None })
+    }
+}
+
+impl Retries {
+    /// The pause before the next retry, after this many: twice as long each time, at most an hour, and up to a tenth
+    /// longer by chance, so that executions that failed together do not come back together.
+    pub fn pause(&self, retries: u32, uuid: uuid::Uuid) -> Duration {
+        let doubled = self.backoff.saturating_mul(1_u32.checked_shl(retries).unwrap_or(u32::MAX));
+        let pause = doubled.min(Duration::from_millis(Self::MAX_BACKOFF_MS));
+        // The end of a uuid of version 7 is chance.
+        let chance = (uuid.as_u128() & 0xff) as u32;
+        pause + pause * chance / 2_560
+    }
+
+    /// The longest pause that a definition may ask for.
+    const MAX_BACKOFF_MS: u64 = 3_600_000;
+
+    fn parse(keys: &Keys<'_>, idempotent: bool) -> Result<Self> {
+        let Some(retries) = keys.inner("retries")? else { return Ok(Self::default()) };
+        let max = retries.whole("max")?.unwrap_or(0);
+        let backoff_ms = retries.whole("backoff_ms")?.unwrap_or(100);
+        if backoff_ms > Self::MAX_BACKOFF_MS {
+            let message = format!("`retries.backoff_ms` is more than {}", Self::MAX_BACKOFF_MS);
+            return Err(Error::invalid(message).at("retries.backoff_ms"));
+        }
+        if max > 0 && !idempotent {
+            let message = "`retries` needs `idempotent: true`: anything else may run once only";
+            return Err(Error::invalid(message).at("retries"));
+        }
+        let max = u32::try_from(max).ok().filter(|max| *max <= 100);
+        let max = max.ok_or_else(|| Error::invalid("`retries.max` is more than 100").at("retries.max"))?;
+        Ok(Self { max, backoff: Duration::from_millis(backoff_ms) })
     }
 }
 
@@ -294,27 +462,16 @@ fn schemas(keys: &Keys<'_>) -> Result<(Option<Schema>, Option<Schema>)> {
 }
 
 /// Promises that nothing here keeps are not made: such a definition registers, and says why it does not run.
-fn unmet(keys: &Keys<'_>) -> Result<Option<String>> {
-    let secrets = !keys.texts("secrets")?.is_empty();
-    if let Some(retries) = keys.inner("retries")? {
-        retries.whole("max")?;
-        retries.whole("backoff_ms")?;
+fn unmet(keys: &Keys<'_>, runtime: Option<Runtime>) -> Result<Option<String>> {
+    if !keys.texts("secrets")?.is_empty() {
+        return Ok(Some("`secrets` cannot be given by this version, so the definition does not run".into()));
     }
-    let limits = keys.inner("limits")?;
-    let limit = |name: &&str| limits.as_ref().is_some_and(|limits| limits.object.contains_key(*name));
-    let limit = ["memory_mb", "cpu_ms", "processes", "files"].into_iter().find(limit);
-    Ok(match limit {
-        Some(name) => Some(format!(
-            "`limits.{name}` cannot be enforced by this version, so the definition does not run"
-        )),
-        None if keys.object.get("network") == Some(&Value::Bool(false)) => {
-            Some("`network: false` cannot be enforced by this version, so the definition does not run".into())
-        }
-        None if secrets => {
-            Some("`secrets` cannot be given by this version, so the definition does not run".into())
-        }
-        None => None,
-    })
+    let is_closed = matches!(runtime, Some(Runtime::Container | Runtime::Wasm));
+    if keys.object.get("network") == Some(&Value::Bool(false)) && !is_closed {
+        let message = "`network: false` cannot be enforced by this version, so the definition does not run";
+        return Ok(Some(message.into()));
+    }
+    Ok(None)
 }
 
 /// Typed access to the keys of one object, with the place in every error.
@@ -369,6 +526,17 @@ impl<'a> Keys<'a> {
         self.get(key, "a positive whole number", |value| value.as_u64().filter(|count| *count > 0))
     }
 
+    /// One of these words; the first value where there is none.
+    fn choice<T: Copy>(&self, key: &str, words: &[(&str, T)]) -> Result<T> {
+        let Some(word) = self.text(key)? else { return Ok(words[0].1) };
+        let found = words.iter().find(|(name, _)| *name == word).map(|(_, value)| *value);
+        found.ok_or_else(|| {
+            let known: Vec<_> = words.iter().map(|(name, _)| format!("{name:?}")).collect();
+            let place = self.place(key);
+            Error::invalid(format!("`{place}` is {word:?}, not {}", known.join(" or "))).at(place)
+        })
+    }
+
     fn inner(&self, key: &'a str) -> Result<Option<Keys<'a>>> {
         let object = self.get(key, "an object", Value::as_object)?;
         Ok(object.map(|object| Keys { object, prefix: key }))
@@ -417,6 +585,19 @@ mod tests {
             (json!({"limits": {"timeout_ms": -1}}), "limits.timeout_ms"),
             (json!({"limits": {"memory_mb": "1"}}), "limits.memory_mb"),
             (json!({"retries": {"max": 1.5}}), "retries.max"),
+            (json!({"retries": {"max": 1}}), "retries"),
+            (json!({"idempotent": true, "retries": {"max": 1_000}}), "retries.max"),
+            (
+                json!({"idempotent": true, "retries": {"max": 1, "backoff_ms": 3_600_001}}),
+                "retries.backoff_ms",
+            ),
+            (json!({"image": 5}), "image"),
+            (json!({"command": "sh"}), "command"),
+            (json!({"network": 1}), "network"),
+            (json!({"container": {"mode": "cold"}}), "container.mode"),
+            (json!({"container": {"pull": true}}), "container.pull"),
+            (json!({"folders": {"relative": "x"}}), "folders"),
+            (json!({"handler": []}), "handler"),
             (json!({"max_concurrency": 0}), "max_concurrency"),
             (json!({"idempotent": "yes"}), "idempotent"),
             (json!({"sha256": "abc"}), "sha256"),
@@ -432,10 +613,19 @@ mod tests {
     }
 
     #[test]
+    fn each_pause_is_twice_as_long_and_bounded() {
+        let retries = Retries { max: 9, backoff: Duration::from_millis(100) };
+        let millis = |retry| retries.pause(retry, uuid::Uuid::nil()).as_millis();
+        assert_eq!([millis(0), millis(1), millis(5), millis(99)], [100, 200, 3_200, 3_600_000]);
+        assert!(retries.pause(0, uuid::Uuid::max()).as_millis() < 110);
+    }
+
+    #[test]
     fn what_cannot_be_kept_is_said() {
-        assert!(parse(json!({"limits": {"memory_mb": 5}})).expect("valid").unmet.is_some());
+        assert!(parse(json!({"limits": {"memory_mb": 5}})).expect("valid").unmet.is_none());
         assert!(parse(json!({"secrets": ["token"]})).expect("valid").unmet.is_some());
         assert!(parse(json!({"network": false})).expect("valid").unmet.is_some());
+        assert!(parse(json!({"network": false, "runtime": "wasm"})).expect("valid").unmet.is_none());
         assert!(parse(json!({"limits": {"timeout_ms": 5}})).expect("valid").unmet.is_none());
     }
 }

@@ -4,15 +4,17 @@
 //! travels with the message. No permit means `overloaded`.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ractor::{Actor, ActorId, ActorRef, Message, RpcReplyPort};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use uuid::Uuid;
 
 use crate::compiled::Compiled;
 use crate::definition::{Definition, Kind, Patch};
-use crate::dispatcher::{self, Caller};
+use crate::dispatcher::{self, Caller, Cancelled};
 use crate::error::{Code, Error, Result};
 use crate::execution::{Client, Job, Runtime};
 use crate::log::LogRing;
@@ -20,7 +22,7 @@ use crate::names::Names;
 use crate::query::Filter;
 use crate::registry::{self, Location, Lookup, Page, PageRequest, Store};
 use crate::root::{self, RootActor};
-use crate::runtime::{Context, adopt_orphans};
+use crate::runtime::{Context, Places};
 use crate::session::{self, FRAMES, Frame};
 use crate::settings::{Durability, PoolSettings, Settings};
 use crate::{pools, sessions};
@@ -31,6 +33,8 @@ mod picture;
 
 pub use folders::Folders;
 pub use picture::Picture;
+
+pub use crate::runtime::{Readiness, adopt_orphans};
 
 /// How many queries and registrations may be under way or wait. They take long, and must not take the places of what
 /// executions need from the registry.
@@ -48,6 +52,7 @@ struct Inner {
     names: Names,
     settings: Arc<Settings>,
     folders: Folders,
+    context: Arc<Context>,
     slot: registry::Slot,
     registry_admission: Arc<Semaphore>,
     query_admission: Arc<Semaphore>,
@@ -59,10 +64,12 @@ struct Inner {
 }
 
 /// What a system needs besides its settings.
-#[derive(Clone, Copy, Debug)]
-pub struct Bounds {
+#[derive(Clone, Debug)]
+pub struct Host {
     /// How many sessions there may be at the same time.
     pub sessions: usize,
+    /// How a launcher is started: a program that calls [`crate::launcher::main`], and its arguments.
+    pub launcher: Vec<OsString>,
 }
 
 /// A session and the ways on which its frames and its log come.
@@ -81,7 +88,7 @@ impl System {
     ///
     /// # Errors
     /// One sentence: what the settings ask for cannot be had, or what is in the way of the store.
-    pub async fn start(settings: Settings, bounds: Bounds) -> Result<Self> {
+    pub async fn start(settings: Settings, host: Host) -> Result<Self> {
         if settings.journal.durability == Durability::Journal {
             let message =
                 "`journal.durability = \"journal\"` is not in this version; \"memory\" is what there is";
@@ -92,12 +99,14 @@ impl System {
             location.ok_or_else(|| Error::invalid("`store.url` is neither surrealkv://FOLDER nor mem://"))?;
         let store =
             Store::open(location.clone()).await.map_err(|error| Error::unavailable(error.to_string()))?;
-        adopt_orphans();
         let folders = Folders::of(&location)?;
         let mut roots = vec![folders.catalog.clone()];
         roots.extend(settings.artifacts.roots.iter().cloned());
-        let context =
-            Context::new(settings.limits.clone(), folders.run.clone(), roots).map_err(Error::unavailable)?;
+        let places = Places { data: folders.data.clone(), run: folders.run.clone(), roots };
+        let context = Context::new(&settings, places, host.launcher).map_err(Error::unavailable)?;
+        let context = Arc::new(context);
+        let sweeping = context.clone();
+        tokio::spawn(async move { sweeping.sweep().await });
 
         let (names, settings) = (Names::unique(), Arc::new(settings));
         let slot: registry::Slot = Arc::new(Mutex::new(Arc::new(store)));
@@ -106,7 +115,7 @@ impl System {
             names: names.clone(),
             settings: settings.clone(),
             slot: slot.clone(),
-            context: Arc::new(context),
+            context: context.clone(),
             fatal: fatal_sender,
         };
         let started = RootActor::spawn(Some(names.root()), RootActor, args).await;
@@ -119,10 +128,11 @@ impl System {
             query_admission: admission(MAX_QUERIES),
             source_admission: admission(MAX_REGISTRATIONS),
             dispatcher_admission: admission(settings.dispatcher.max_pending),
-            session_admission: admission(bounds.sessions),
+            session_admission: admission(host.sessions),
             names,
             settings,
             folders,
+            context,
             slot,
             draining: AtomicBool::new(false),
             fatal,
@@ -248,6 +258,15 @@ impl System {
             }
             tokio::task::yield_now().await;
         }
+    }
+
+    /// Ends an execution, wherever it is; its caller is told in the usual way.
+    ///
+    /// # Errors
+    /// `unavailable`.
+    pub async fn cancel(&self, uuid: Uuid) -> Result<Cancelled> {
+        let dispatcher = self.inner.names.dispatcher();
+        self.call::<dispatcher::Msg, _>(&dispatcher, |reply| dispatcher::Msg::Cancel { uuid, reply }).await
     }
 
     /// Starts a session for a new connection.

@@ -196,8 +196,11 @@ fn range(path: &str) -> RangeInclusive<i64> {
         ("dispatcher", "grace_ms") => 0..=DAY,
         ("limits", "timeout_ms" | "max_timeout_ms") => 1..=7 * DAY,
         ("limits", "log_line_bytes") => 64..=1 << 20,
+        ("limits", "files" | "max_files") => 16..=1 << 20,
         (_, "min") => 0..=1_024,
         (_, "max") => 1..=1_024,
+        ("wasm", "max_instances") => 1..=10_000,
+        (_, key) if key.ends_with("_mb") => 1..=1 << 20,
         (_, key) if key.ends_with("_ms") => 1..=DAY,
         (_, key) if key.ends_with("_bytes") => 1..=1 << 30,
         _ => 1..=1_000_000,
@@ -230,6 +233,16 @@ fn string(path: &str) -> (&'static str, fn(&str) -> bool) {
             telemetry::is_level,
         ),
         "log.format" => ("\"auto\", \"human\" or \"json\"", |text| ["auto", "human", "json"].contains(&text)),
+        "websocket.on_disconnect" => ("\"keep\" or \"cancel\"", |text| ["keep", "cancel"].contains(&text)),
+        "limits.containment" => {
+            ("\"auto\", \"pid_namespace\", \"cgroup\", \"uid\" or \"subreaper\"", |text| {
+                ["auto", "pid_namespace", "cgroup", "uid", "subreaper"].contains(&text)
+            })
+        }
+        "containers.socket" => ("\"auto\", \"unix:///PATH\" or \"tcp://HOST:PORT\"", |text| {
+            text == "auto" || text.starts_with("unix:///") || text.starts_with("tcp://")
+        }),
+        "python.interpreter" => ("a program such as \"python3\"", |text| !text.trim().is_empty()),
         "artifacts.roots" => ("a folder such as \"/srv/tools\"", |text| !text.is_empty()),
         "sources.name" => ("a name that is not empty", |text| !text.trim().is_empty()),
         "sources.tool_url" | "sources.function_url" => (
@@ -373,9 +386,9 @@ mod tests {
             ("[rest]\nbnd = 'x'", "unknown key `rest.bnd` in executor.toml; did you mean `rest.bind`?"),
             ("log_level = 'info'", "unknown key `log_level` in executor.toml; did you mean `log.level`?"),
             (
-                "[pools.python]\nmax = 1",
-                "unknown key `pools.python` in executor.toml; \
-                 known there: `binary`, `http`, `script`, `websocket`",
+                "[pools.cobol]\nmax = 1",
+                "unknown key `pools.cobol` in executor.toml; known there: `binary`, `container`, \
+                 `http`, `python`, `script`, `wasm`, `websocket`",
             ),
             (
                 "[[sources]]\ntool_ulr = 'x'",

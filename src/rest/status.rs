@@ -27,11 +27,17 @@ impl Status {
         Reply::data(r#"{"status":"alive"}"#)
     }
 
-    /// Whether work can be taken; 503 with the reason otherwise.
+    /// Whether work can be taken, with the runtimes that this machine can run and why it cannot run the others; 503
+    /// with the reason where none can be taken.
     #[oai(path = "/readyz", method = "get")]
     async fn readyz(&self) -> Reply<200> {
         match self.system.why_not_ready().await {
-            None => Reply::data(r#"{"status":"ready"}"#),
+            None => {
+                let readiness = serde_json::to_value(self.system.readiness().await);
+                let mut data = readiness.unwrap_or_else(|error| json!({ "error": error.to_string() }));
+                data["status"] = "ready".into();
+                Reply::data(&data.to_string())
+            }
             Some(reason) if self.system.is_draining() => Reply::refused(&Error::new(Code::Draining, reason)),
             Some(reason) => Reply::refused(&Error::unavailable(reason)),
         }

@@ -1,7 +1,8 @@
 //! One connection: a request comes in, frames go out, and it is closed. The seed's one-shot lifecycle.
 //!
 //! The session in the engine decides what the frames say. Should it fail before its last frame, this end tells the
-//! client. A client that leaves early leaves its execution running; its outcome is not sent anywhere.
+//! client. A client may cancel its execution. One that leaves early leaves its execution running, unless
+//! `websocket.on_disconnect` says that it ends; its outcome is not sent anywhere.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -22,6 +23,7 @@ use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 use uuid::Uuid;
 
 use super::{Edge, frame, handshake};
+use crate::config::OnDisconnect;
 use crate::envelope::refusal;
 
 /// How long a client may take to take something small.
@@ -89,6 +91,7 @@ impl Drop for Waiting {
 /// Writes what the session and the log give, until the last frame.
 async fn follow(socket: &mut Socket, mut connection: Connection, edge: &Edge) -> Close {
     let mut accepted: Option<Uuid> = None;
+    let mut leaving = Leaving::new(&connection, edge);
     let ping_every = Duration::from_millis(edge.config.ping_interval_ms);
     let idle = Duration::from_millis(edge.config.idle_timeout_ms);
     let mut ping = tokio::time::interval_at(Instant::now() + ping_every, ping_every);
@@ -101,11 +104,15 @@ async fn follow(socket: &mut Socket, mut connection: Connection, edge: &Edge) ->
                 }
                 Some(Frame::Started(uuid)) => socket.send(frame::started(uuid)).await?,
                 Some(Frame::Finished(_, outcome)) => {
+                    leaving.is_over = true;
                     socket.log(accepted, connection.log.take()).await?;
                     socket.send(frame::finished(&outcome)).await?;
                     return Some(CloseCode::Normal);
                 }
-                Some(Frame::Refused(error)) => return socket.refuse(&error).await,
+                Some(Frame::Refused(error)) => {
+                    leaving.is_over = true;
+                    return socket.refuse(&error).await;
+                }
                 None => return socket.refuse(&lost()).await,
             },
             () = connection.log.written(), if accepted.is_some() => {
@@ -114,6 +121,7 @@ async fn follow(socket: &mut Socket, mut connection: Connection, edge: &Edge) ->
             // A second request on a one-shot connection is not read as one.
             message = socket.next() => match message {
                 Some(Ok(Message::Close(_))) => return socket.answer_close().await,
+                Some(Ok(Message::Text(text))) if frame::is_cancel(&text, accepted) => leaving.cancel(),
                 Some(Ok(_)) => {}
                 Some(Err(error)) => return match socket.unreadable(&error, edge.config.message_bytes) {
                     Request::Refused(error, code) => socket.refuse(&error).await.map(|_| code),
@@ -127,6 +135,33 @@ async fn follow(socket: &mut Socket, mut connection: Connection, edge: &Edge) ->
                 }
                 socket.ping().await?;
             }
+        }
+    }
+}
+
+/// What becomes of an execution whose client leaves before its end.
+struct Leaving {
+    session: session::Ref,
+    cancels: bool,
+    is_over: bool,
+}
+
+impl Leaving {
+    fn new(connection: &Connection, edge: &Edge) -> Self {
+        let cancels = edge.config.on_disconnect == OnDisconnect::Cancel;
+        Self { session: connection.session.clone(), cancels, is_over: false }
+    }
+
+    fn cancel(&self) {
+        // A session that is gone has nothing to cancel.
+        drop(self.session.cast(session::Msg::Cancel));
+    }
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        if self.cancels && !self.is_over {
+            self.cancel();
         }
     }
 }

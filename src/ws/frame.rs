@@ -12,6 +12,13 @@ pub fn accepted(uuid: Uuid) -> String {
     json!({ "success": true, "uuid": uuid }).to_string()
 }
 
+/// Whether a client's message asks for the end of this execution: `{"cancel":"UUID"}`.
+pub fn is_cancel(text: &str, uuid: Option<Uuid>) -> bool {
+    let asked =
+        serde_json::from_str::<Value>(text).ok().and_then(|message| message["cancel"].as_str()?.parse().ok());
+    asked.is_some() && asked == uuid
+}
+
 /// It began to run.
 pub fn started(uuid: Uuid) -> String {
     json!({ "success": true, "event": "started", "uuid": uuid }).to_string()
@@ -55,6 +62,17 @@ mod tests {
         let failed: Value =
             serde_json::from_str(&finished(&Outcome::failed("exit_status", "x"))).expect("JSON");
         assert_eq!(failed, json!({"success": false, "error": "x", "code": "exit_status"}));
+    }
+
+    #[test]
+    fn a_cancel_names_the_execution() {
+        let uuid = Uuid::from_u128(7);
+        assert!(is_cancel(&format!(r#"{{"cancel":"{uuid}"}}"#), Some(uuid)));
+        for other in [r#"{"cancel":"x"}"#, r#"{"cancel":true}"#, "[]", "x", r#"{"tool_id":"t"}"#] {
+            assert!(!is_cancel(other, Some(uuid)), "{other}");
+        }
+        assert!(!is_cancel(&format!(r#"{{"cancel":"{uuid}"}}"#), None));
+        assert!(!is_cancel(&format!(r#"{{"cancel":"{}"}}"#, Uuid::nil()), Some(uuid)));
     }
 
     #[test]

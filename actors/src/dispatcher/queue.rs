@@ -127,6 +127,11 @@ impl<T> Queue<T> {
         self.insert(entry);
     }
 
+    /// As [`Queue::put_back`], for an entry that was released when it ended.
+    pub fn take_back(&mut self, entry: Entry<T>) {
+        self.insert(entry);
+    }
+
     /// Hands out the next entry that may run; it counts as running until [`Queue::release`].
     pub fn pop(&mut self) -> Option<Entry<T>> {
         loop {
@@ -160,6 +165,10 @@ impl<T> Queue<T> {
                 self.running.remove(definition);
             }
         }
+        self.unpark(definition);
+    }
+
+    fn unpark(&mut self, definition: &DefinitionKey) {
         let Some(parking) = self.parked.get_mut(definition) else { return };
         // Whose turn it is decides which of them runs; those that come too late wait here again.
         let firsts = parking.take_firsts();
@@ -170,6 +179,47 @@ impl<T> Queue<T> {
             self.waiting -= 1;
             self.insert(entry);
         }
+    }
+
+    /// Takes one entry out of those that wait.
+    pub fn remove(&mut self, wanted: impl Fn(&T) -> bool) -> Option<Entry<T>> {
+        let entry = self.remove_from_lanes(&wanted).or_else(|| self.remove_parked(&wanted))?;
+        self.waiting -= 1;
+        // It may have had the place for which others of its definition wait.
+        self.unpark(&entry.definition);
+        Some(entry)
+    }
+
+    fn remove_from_lanes(&mut self, wanted: &impl Fn(&T) -> bool) -> Option<Entry<T>> {
+        let (priority, client, age) = self.lanes.iter().find_map(|(priority, lane)| {
+            let mut entries = lane.clients.values().flatten();
+            let (age, entry) = entries.find(|(_, entry)| wanted(&entry.item))?;
+            Some((*priority, entry.client, *age))
+        })?;
+        let lane = self.lanes.get_mut(&priority)?;
+        let entries = lane.clients.get_mut(&client)?;
+        let entry = entries.remove(&age)?;
+        if entries.is_empty() {
+            lane.clients.remove(&client);
+            lane.turns.retain(|turn| *turn != client);
+        }
+        if lane.turns.is_empty() {
+            self.lanes.remove(&priority);
+        }
+        Some(entry)
+    }
+
+    fn remove_parked(&mut self, wanted: &impl Fn(&T) -> bool) -> Option<Entry<T>> {
+        let (definition, priority, age) = self.parked.iter().find_map(|(definition, parking)| {
+            let ((priority, age), _) = parking.entries.iter().find(|(_, entry)| wanted(&entry.item))?;
+            Some((definition.clone(), *priority, *age))
+        })?;
+        let parking = self.parked.get_mut(&definition)?;
+        let entry = parking.take(priority, age)?;
+        if parking.entries.is_empty() {
+            self.parked.remove(&definition);
+        }
+        Some(entry)
     }
 
     /// Takes out everything that waits, oldest first.
@@ -372,7 +422,15 @@ mod tests {
             let (mut dice, mut model, mut queue) = (Dice(seed), Model::default(), Queue::new(1_000));
             let mut seen = BTreeSet::new();
             for item in 0..40 {
-                match dice.roll(4) {
+                match dice.roll(5) {
+                    4 if !model.waiting.is_empty() => {
+                        let gone = dice.roll(model.waiting.len() as u64) as usize;
+                        let (item, ..) = model.waiting.swap_remove(gone);
+                        let removed = queue.remove(|waiting| *waiting == item).expect("it waits");
+                        assert_eq!(removed.item, item, "seed {seed}");
+                        assert!(queue.remove(|waiting| *waiting == item).is_none(), "seed {seed}");
+                        seen.remove(&item);
+                    }
                     0 | 1 => {
                         let (priority, of) = (dice.roll(3) as u8, dice.roll(3) as u8);
                         let definition = dice.roll(3) as u8;

@@ -3,13 +3,13 @@
 //! An answer is in this project's own shape or in that of the org's registries, bare or inside
 //! `{"success":true,"data":…}`.
 
-use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Map, Value, json};
 
 use crate::definition::{Definition, Kind};
+use crate::egress;
 use crate::error::{Code, Error, Result};
 use crate::execution::Runtime;
 use crate::json;
@@ -71,18 +71,10 @@ async fn ask(
     Ok(Some(definition))
 }
 
-/// A client that reaches only what this source may: its host is resolved here, once, and pinned.
+/// A client that reaches only what this source may, with its headers.
 async fn client(source: &SourceSettings, url: &str) -> std::result::Result<reqwest::Client, String> {
     let url = reqwest::Url::parse(url).map_err(|error| format!("has no valid address: {error}"))?;
-    let host = url.host_str().ok_or("has an address without a host")?;
-    let port = url.port_or_known_default().ok_or("has an address without a port")?;
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let found =
-        tokio::net::lookup_host((bare, port)).await.map_err(|_| "has a host that does not resolve")?;
-    let addresses: Vec<SocketAddr> = found.collect();
-    if !source.allow_private && addresses.iter().any(|address| is_private(address.ip())) {
-        return Err("resolves to a private address, and `allow_private` is not set".into());
-    }
+    let builder = egress::client(&url, source.allow_private).await.map_err(|denied| denied.to_string())?;
     let mut headers = HeaderMap::new();
     for (name, value) in &source.headers {
         let name =
@@ -92,34 +84,7 @@ async fn client(source: &SourceSettings, url: &str) -> std::result::Result<reqwe
         value.set_sensitive(true);
         headers.insert(name, value);
     }
-    reqwest::Client::builder()
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .resolve_to_addrs(bare, &addresses)
-        .default_headers(headers)
-        .build()
-        .map_err(|error| format!("cannot be asked: {error}"))
-}
-
-/// Loopback, private, link-local, shared and unspecified addresses, in both families.
-fn is_private(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(v4) => {
-            let shared = v4.octets()[0] == 100 && (64..128).contains(&v4.octets()[1]);
-            v4.is_loopback()
-                || v4.is_private()
-                || v4.is_link_local()
-                || v4.is_unspecified()
-                || v4.is_broadcast()
-                || shared
-        }
-        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
-            Some(v4) => is_private(IpAddr::V4(v4)),
-            None => {
-                v6.is_loopback() || v6.is_unspecified() || v6.is_unique_local() || v6.is_unicast_link_local()
-            }
-        },
-    }
+    builder.default_headers(headers).build().map_err(|error| format!("cannot be asked: {error}"))
 }
 
 async fn body(mut response: reqwest::Response, max_bytes: u64) -> std::result::Result<String, String> {
@@ -329,25 +294,6 @@ mod tests {
         ] {
             let error = read_value(Kind::Tool, "t", &value).expect_err(why);
             assert!(error.contains(why), "{error}");
-        }
-    }
-
-    #[test]
-    fn private_addresses_are_known_in_both_families() {
-        for private in [
-            "127.0.0.1",
-            "10.1.1.1",
-            "169.254.169.254",
-            "100.64.0.1",
-            "::1",
-            "fe80::1",
-            "fd00::1",
-            "::ffff:10.0.0.1",
-        ] {
-            assert!(is_private(private.parse().expect("an address")), "{private}");
-        }
-        for public in ["8.8.8.8", "2606:4700::1"] {
-            assert!(!is_private(public.parse().expect("an address")), "{public}");
         }
     }
 }

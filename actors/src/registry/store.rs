@@ -12,6 +12,7 @@ use surrealdb::engine::any::{self, Any};
 use surrealdb::types::{RecordId, SurrealValue};
 use tokio::sync::RwLock;
 
+use crate::artifacts::Pin;
 use crate::compiled::Revision;
 use crate::definition::{Definition, Kind};
 use crate::version;
@@ -101,9 +102,10 @@ struct Row {
     number: u64,
     created_ms: u64,
     updated_ms: u64,
+    pin: Option<String>,
 }
 
-const COLUMNS: &str = "key, name, tags, definition, number, created_ms, updated_ms";
+const COLUMNS: &str = "key, name, tags, definition, number, created_ms, updated_ms, pin";
 
 impl Store {
     /// Opens the store, making its folder and its schema where they are not there.
@@ -284,6 +286,7 @@ impl Row {
             number: revision.number,
             created_ms: revision.created_ms,
             updated_ms: revision.updated_ms,
+            pin: revision.pin.as_ref().map(|pin| pin.as_str().to_owned()),
         }
     }
 
@@ -296,6 +299,7 @@ impl Row {
             number: self.number,
             created_ms: self.created_ms,
             updated_ms: self.updated_ms,
+            pin: self.pin.as_deref().and_then(Pin::parse),
         })
     }
 }
@@ -367,7 +371,7 @@ mod tests {
             crate::json::quote(id),
         );
         let definition = Definition::parse(kind, &body).expect("valid");
-        Revision { definition, number: 1, created_ms: 2, updated_ms: 3 }
+        Revision { definition, number: 1, created_ms: 2, updated_ms: 3, pin: None }
     }
 
     async fn memory() -> Store {

@@ -7,6 +7,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::store::{Store, StoreError};
 use super::{Lease, Reply};
+use crate::artifacts::Pin;
 use crate::compiled::{Compiled, Revision, means};
 use crate::definition::{Definition, Kind, Patch};
 use crate::error::{Code, Error, Result};
@@ -25,12 +26,34 @@ pub struct Write {
 /// What is to change.
 #[derive(Debug)]
 pub enum Change {
-    /// Add.
-    Create(Box<Definition>),
-    /// Replace the given fields.
-    Update { kind: Kind, id: String, patch: Box<Patch>, if_match: Option<String> },
+    /// Add, with what its source is.
+    Create(Box<Definition>, Option<Pin>),
+    /// Replace the given fields; with new metadata comes what its source is now.
+    Update { kind: Kind, id: String, patch: Box<Patch>, pin: Option<Pin>, if_match: Option<String> },
     /// Remove.
     Delete { kind: Kind, id: String, if_match: Option<String> },
+}
+
+impl Change {
+    /// The metadata that it brings.
+    pub fn metadata(&self) -> Option<&str> {
+        match self {
+            Self::Create(definition, _) => Some(&definition.metadata),
+            Self::Update { patch, .. } => patch.metadata(),
+            Self::Delete { .. } => None,
+        }
+    }
+}
+
+impl Write {
+    /// With what its source is.
+    pub fn with(mut self, found: Option<Pin>) -> Self {
+        match &mut self.change {
+            Change::Create(_, pin) | Change::Update { pin, .. } => *pin = found,
+            Change::Delete { .. } => {}
+        }
+        self
+    }
 }
 
 /// A change that was made or refused.
@@ -53,7 +76,7 @@ pub struct Done {
 pub async fn perform(lease: Lease, write: Write) -> Done {
     let Write { change, permit, reply } = write;
     let (kind, id, removed) = match &change {
-        Change::Create(definition) => (definition.kind, definition.id.clone(), false),
+        Change::Create(definition, _) => (definition.kind, definition.id.clone(), false),
         Change::Update { kind, id, .. } => (*kind, id.clone(), false),
         Change::Delete { kind, id, .. } => (*kind, id.clone(), true),
     };
@@ -73,9 +96,9 @@ pub async fn perform(lease: Lease, write: Write) -> Done {
 /// The outer error is the store's, the inner one the caller's.
 async fn apply(store: &Store, change: Change) -> std::result::Result<Result<Arc<Compiled>>, StoreError> {
     match change {
-        Change::Create(definition) => create(store, *definition).await,
-        Change::Update { kind, id, patch, if_match } => {
-            update(store, kind, &id, *patch, if_match.as_deref()).await
+        Change::Create(definition, pin) => create(store, *definition, pin).await,
+        Change::Update { kind, id, patch, pin, if_match } => {
+            update(store, kind, &id, *patch, pin, if_match.as_deref()).await
         }
         Change::Delete { kind, id, if_match } => delete(store, kind, &id, if_match.as_deref()).await,
     }
@@ -84,10 +107,11 @@ async fn apply(store: &Store, change: Change) -> std::result::Result<Result<Arc<
 async fn create(
     store: &Store,
     definition: Definition,
+    pin: Option<Pin>,
 ) -> std::result::Result<Result<Arc<Compiled>>, StoreError> {
     let kind = definition.kind;
     let now = now_ms();
-    let revision = Revision { definition, number: 1, created_ms: now, updated_ms: now };
+    let revision = Revision { definition, number: 1, created_ms: now, updated_ms: now, pin };
     let compiled = match Compiled::new(&revision) {
         Ok(compiled) => compiled,
         Err(error) => return Ok(Err(error)),
@@ -106,12 +130,16 @@ async fn update(
     kind: Kind,
     id: &str,
     patch: Patch,
+    pin: Option<Pin>,
     if_match: Option<&str>,
 ) -> std::result::Result<Result<Arc<Compiled>>, StoreError> {
     let mut revision = match stored(store, kind, id, if_match).await? {
         Ok(revision) => revision,
         Err(error) => return Ok(Err(error)),
     };
+    if patch.metadata().is_some() {
+        revision.pin = pin;
+    }
     if let Err(error) = patch.apply(&mut revision.definition) {
         return Ok(Err(error));
     }

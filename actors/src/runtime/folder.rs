@@ -71,6 +71,15 @@ impl Drop for Folder {
     }
 }
 
+/// Removes all that is in a folder, and leaves the folder.
+pub fn empty(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() { remove_tree(&entry.path())? } else { fs::remove_file(entry.path())? }
+    }
+    Ok(())
+}
+
 /// Removes a folder and all that is in it, also what its owner may not enter.
 pub fn remove_tree(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {

@@ -10,6 +10,8 @@ use crate::registry::Location;
 pub struct Folders {
     /// The programs of the catalog, the first root that a source is looked for in.
     pub catalog: PathBuf,
+    /// What holds all of them.
+    pub data: PathBuf,
     /// The working folders of what runs.
     pub run: PathBuf,
     /// With a store in memory these folders go with it.
@@ -29,7 +31,7 @@ impl Folders {
         let catalog = parent.join("catalog");
         std::fs::create_dir_all(&catalog)
             .map_err(|error| Error::unavailable(format!("the data folder cannot be written: {error}")))?;
-        Ok(Self { catalog, run: parent.join("run"), temporary })
+        Ok(Self { catalog, run: parent.join("run"), data: parent, temporary })
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use super::System;
 use crate::execution::Runtime;
 use crate::root::{self, Child, Life};
+use crate::runtime::Readiness;
 use crate::{dispatcher, pool, registry, sessions};
 
 /// How long `/system` waits for an actor to tell about itself.
@@ -26,6 +27,8 @@ pub struct Picture {
     pub queues: Option<BTreeMap<Runtime, dispatcher::Stats>>,
     /// The executors of each runtime; a pool that is being replaced is null.
     pub pools: BTreeMap<Runtime, Option<pool::Stats>>,
+    /// What can run on this machine, and why the rest cannot.
+    pub readiness: Readiness,
     /// The connections.
     pub sessions: Option<usize>,
     /// Whether the service is shutting down.
@@ -46,9 +49,15 @@ impl System {
             registry: self.glance(&names.registry(), registry::Msg::Stats).await,
             queues: self.glance(&names.dispatcher(), dispatcher::Msg::Stats).await,
             pools,
+            readiness: self.readiness().await,
             sessions: self.glance(&names.sessions(), sessions::Msg::Count).await,
             draining: self.is_draining(),
         }
+    }
+
+    /// What can run on this machine at this moment.
+    pub async fn readiness(&self) -> Readiness {
+        self.inner.context.readiness(self.inner.settings.pools.keys().copied()).await
     }
 
     /// Why the service cannot take work at this moment, if it cannot.

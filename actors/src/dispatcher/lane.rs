@@ -1,0 +1,121 @@
+//! One runtime in the dispatcher: its queue, and its idle executors.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use ractor::ActorId;
+
+use super::Waiting;
+use super::queue::{DefinitionKey, Queue};
+use crate::execution::Runtime;
+use crate::executor;
+use crate::settings::PoolSettings;
+
+/// What waits for a runtime and who could run it.
+#[derive(Debug)]
+pub struct Lane {
+    /// What waits.
+    pub queue: Queue<Waiting>,
+    settings: PoolSettings,
+    /// Whether executors keep something of the definition that they ran last.
+    keeps_warm: bool,
+    /// The last to become idle at the end.
+    idle: Vec<(executor::Ref, Instant)>,
+    /// What each executor ran last.
+    ran: HashMap<ActorId, DefinitionKey>,
+    /// The pool was told that more executors would help, and has not sent one since.
+    asked_to_grow: bool,
+}
+
+impl Lane {
+    /// Nothing waits, and nobody is idle.
+    pub fn new(runtime: Runtime, settings: PoolSettings) -> Self {
+        Self {
+            queue: Queue::new(settings.queue),
+            settings,
+            keeps_warm: matches!(runtime, Runtime::Container | Runtime::Python | Runtime::Wasm),
+            idle: Vec::new(),
+            ran: HashMap::new(),
+            asked_to_grow: false,
+        }
+    }
+
+    /// Other bounds hold.
+    pub fn resize(&mut self, settings: PoolSettings) {
+        self.queue.set_bound(settings.queue);
+        self.settings = settings;
+        self.asked_to_grow = false;
+    }
+
+    /// Whether this executor is known to be idle.
+    pub fn is_idle(&self, id: ActorId) -> bool {
+        self.idle.iter().any(|(idle, _)| idle.get_id() == id)
+    }
+
+    /// This executor has nothing to do.
+    pub fn add_idle(&mut self, executor: executor::Ref) {
+        self.asked_to_grow = false;
+        self.idle.push((executor, Instant::now()));
+    }
+
+    /// Whether anybody is idle.
+    pub fn has_idle(&self) -> bool {
+        !self.idle.is_empty()
+    }
+
+    /// How many are idle.
+    pub fn idle_count(&self) -> usize {
+        self.idle.len()
+    }
+
+    /// The executor that is to run this definition: one that ran it last, else one that keeps nothing yet, else the
+    /// one that was idle for longest, whose warm process is the least missed. Where nothing is kept, the last one to
+    /// become idle, so that the others can be let go.
+    pub fn take_idle(&mut self, definition: &DefinitionKey) -> Option<executor::Ref> {
+        if !self.keeps_warm {
+            return self.idle.pop().map(|(executor, _)| executor);
+        }
+        let ran = |(executor, _): &(executor::Ref, Instant)| self.ran.get(&executor.get_id());
+        let same = self.idle.iter().rposition(|idle| ran(idle) == Some(definition));
+        let index = same.or_else(|| self.idle.iter().position(|idle| ran(idle).is_none())).unwrap_or(0);
+        if index >= self.idle.len() {
+            return None;
+        }
+        let (executor, _) = self.idle.remove(index);
+        if same.is_none() {
+            self.ran.insert(executor.get_id(), definition.clone());
+        }
+        Some(executor)
+    }
+
+    /// How many more executors the pool is to be asked for now.
+    pub fn wants_to_grow(&mut self) -> Option<usize> {
+        let wanted = self.queue.len();
+        if wanted == 0 || self.has_idle() || self.asked_to_grow {
+            return None;
+        }
+        self.asked_to_grow = true;
+        Some(wanted)
+    }
+
+    /// Those that were idle for long, who are no longer counted on.
+    pub fn take_long_idle(&mut self, now: Instant) -> impl Iterator<Item = executor::Ref> {
+        let idle_for = self.settings.idle();
+        let is_long = |(_, since): &&(executor::Ref, Instant)| now.duration_since(*since) >= idle_for;
+        let long = self.idle.iter().take_while(is_long).count();
+        self.idle.drain(..long).map(|(executor, _)| executor)
+    }
+
+    /// This executor is gone.
+    pub fn forget(&mut self, executor: ActorId) {
+        self.idle.retain(|(idle, _)| idle.get_id() != executor);
+        self.ran.remove(&executor);
+    }
+
+    /// All executors are gone.
+    pub fn forget_all(&mut self) {
+        self.idle.clear();
+        self.ran.clear();
+        self.asked_to_grow = false;
+    }
+}

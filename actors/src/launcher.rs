@@ -1,0 +1,266 @@
+//! The launcher: our own binary started again under a hidden subcommand, before it opened anything.
+//!
+//! What must happen between fork and exec cannot happen in a large process, so an executor keeps one of these, small
+//! and single-threaded. It takes a program and the ends of its pipes over the socket that is its standard input,
+//! starts the program with its limits, watches it, ends all that is left of it, and tells how it ended. Data flows
+//! between service and program directly. When its socket closes, also because the service died, it ends its tree
+//! and exits.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+mod containment;
+mod inbox;
+pub mod protocol;
+mod spawn;
+mod tree;
+mod watch;
+
+use containment::Contained;
+use inbox::Inbox;
+use protocol::{Exceeded, Exit, Limits, Reply, Request};
+use watch::Watch;
+
+pub use tree::parse as parse_stat;
+
+/// The subcommand under which the binary is a launcher.
+pub const SUBCOMMAND: &str = "launcher";
+
+/// How long what was killed may take to be gone before it is told that something is left.
+const ENDING: Duration = Duration::from_secs(5);
+
+/// Between two looks at what is left.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// Serves the socket that is standard input, to its end.
+pub fn main() -> ExitCode {
+    let Ok(socket) = spawn::take_stdin() else {
+        eprintln!("error: `{SUBCOMMAND}` is started by the service, not by hand");
+        return ExitCode::FAILURE;
+    };
+    match serve(socket) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: the launcher failed: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(socket: OwnedFd) -> nix::Result<()> {
+    let mut inbox = Inbox::new(socket);
+    let wanted = match inbox.wait()? {
+        Some((Request::Contain(wanted), _)) => wanted,
+        _ => return Ok(()),
+    };
+    let contained = match Contained::establish(wanted) {
+        Ok(Some(contained)) => contained,
+        // The process that waited for the contained one: all is done, and its descriptors are closed already.
+        Ok(None) => std::process::exit(0),
+        Err(problem) => return inbox.send(&Reply::Failed(problem)),
+    };
+    let mut mask = SigSet::empty();
+    mask.add(Signal::SIGCHLD);
+    mask.thread_block()?;
+    let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+    inbox.send(&Reply::Contained(contained.level()))?;
+    Launcher { inbox, contained, signals, program: None }.run()
+}
+
+struct Launcher {
+    inbox: Inbox,
+    contained: Contained,
+    signals: SignalFd,
+    program: Option<Program>,
+}
+
+/// The program that was started.
+struct Program {
+    pid: Pid,
+    /// Set once it was waited for.
+    status: Option<WaitStatus>,
+    watch: Option<Watch>,
+    exceeded: Option<Exceeded>,
+    /// The launcher's own count of what ended children used, when the program was started.
+    cpu_before: Duration,
+}
+
+impl Launcher {
+    fn run(mut self) -> nix::Result<()> {
+        loop {
+            let (has_request, has_signal) = self.wait()?;
+            if has_signal {
+                while let Ok(Some(_)) = self.signals.read_signal() {}
+                self.reap();
+                self.finish_if_over()?;
+            }
+            if has_request {
+                if !self.inbox.receive()? {
+                    self.end_all();
+                    return Ok(());
+                }
+                while let Some((request, fds)) = self.inbox.next() {
+                    self.handle(request, fds)?;
+                }
+            }
+            self.sample();
+        }
+    }
+
+    fn wait(&self) -> nix::Result<(bool, bool)> {
+        let next = self.program.as_ref().and_then(|program| program.watch.as_ref()).map(Watch::next);
+        let timeout = next.map_or(PollTimeout::NONE, |next| {
+            let millis = next.saturating_duration_since(Instant::now()).as_micros().div_ceil(1_000);
+            PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX)
+        });
+        let mut fds = [
+            PollFd::new(self.inbox.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+        ];
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(error),
+        }
+        Ok((fds[0].any().unwrap_or(false), fds[1].any().unwrap_or(false)))
+    }
+
+    fn handle(&mut self, request: Request, fds: Vec<OwnedFd>) -> nix::Result<()> {
+        match request {
+            Request::Contain(_) => Ok(()),
+            Request::Start(start) => {
+                let cpu_before = tree::ended_children();
+                match spawn::start(&start, fds, &self.contained) {
+                    Ok(pid) => {
+                        let watch = start.limits.map(|limits| self.watch(limits));
+                        self.program = Some(Program { pid, status: None, watch, exceeded: None, cpu_before });
+                        self.inbox.send(&Reply::Started)
+                    }
+                    Err(error) => self.inbox.send(&Reply::Failed(error.desc().to_owned())),
+                }
+            }
+            Request::Watch(limits) => {
+                let watch = self.watch(limits);
+                if let Some(program) = &mut self.program {
+                    program.watch = Some(watch);
+                }
+                Ok(())
+            }
+            Request::Rest => {
+                if let Some(program) = &mut self.program {
+                    program.watch = None;
+                }
+                Ok(())
+            }
+            Request::Sweep => self.sweep(),
+            Request::Kill => {
+                self.contained.kill_all();
+                Ok(())
+            }
+        }
+    }
+
+    fn watch(&self, limits: Limits) -> Watch {
+        Watch::begin(limits, self.contained.sees_only_its_own())
+    }
+
+    /// Waits for all that has ended. Whether nobody is left: orphans come to this process, so who has no child is
+    /// alone.
+    fn reap(&mut self) -> bool {
+        loop {
+            let status = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(status) => status,
+                Err(Errno::EINTR) => continue,
+                Err(error) => return error == Errno::ECHILD,
+            };
+            let Some(pid) = status.pid() else { return false };
+            if let Some(program) = &mut self.program
+                && program.pid == pid
+            {
+                program.status = Some(status);
+            }
+        }
+    }
+
+    /// The program has ended: ends what it left, and tells.
+    fn finish_if_over(&mut self) -> nix::Result<()> {
+        let Some(program) = self.program.take_if(|program| program.status.is_some()) else { return Ok(()) };
+        let is_clean = self.end_all();
+        let (code, signal) = match program.status {
+            Some(WaitStatus::Exited(_, code)) => (Some(code), None),
+            Some(WaitStatus::Signaled(_, signal, _)) => (None, Some(signal as i32)),
+            _ => (None, None),
+        };
+        let cpu = tree::ended_children().saturating_sub(program.cpu_before);
+        let cpu_ms = u64::try_from(cpu.as_millis()).unwrap_or(u64::MAX);
+        self.inbox.send(&Reply::Exited(Exit { code, signal, exceeded: program.exceeded, cpu_ms, is_clean }))
+    }
+
+    /// Ends all that there is, and waits for it. Whether nothing is left.
+    fn end_all(&mut self) -> bool {
+        let deadline = Instant::now() + ENDING;
+        loop {
+            if self.reap() {
+                return true;
+            }
+            if Instant::now() >= deadline {
+                return false;
+            }
+            self.contained.kill_all();
+            self.pause();
+        }
+    }
+
+    /// Ends all but the program itself; a program whose children cannot be ended is ended with them.
+    fn sweep(&mut self) -> nix::Result<()> {
+        let deadline = Instant::now() + ENDING;
+        while let Some(program) = &self.program {
+            let keep = program.pid;
+            self.reap();
+            let rest: Vec<Pid> = tree::processes(self.contained.sees_only_its_own())
+                .into_iter()
+                .filter(|pid| *pid != keep)
+                .collect();
+            if rest.is_empty() {
+                return self.inbox.send(&Reply::Swept);
+            }
+            if Instant::now() >= deadline {
+                self.contained.kill_all();
+                return Ok(());
+            }
+            for pid in rest {
+                // Who is gone already needs no signal.
+                let _ = nix::sys::signal::kill(pid, Signal::SIGKILL);
+            }
+            self.pause();
+        }
+        Ok(())
+    }
+
+    /// Until a child ended, or for a moment.
+    fn pause(&self) {
+        let mut fds = [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+        let _ = poll(&mut fds, PollTimeout::from(PAUSE.as_millis() as u8));
+        while let Ok(Some(_)) = self.signals.read_signal() {}
+    }
+
+    /// Looks at what the program uses, if it is time; ends all where it is too much.
+    fn sample(&mut self) {
+        let Some(program) = &mut self.program else { return };
+        let Some(watch) = &mut program.watch else { return };
+        if Instant::now() < watch.next() || program.exceeded.is_some() {
+            return;
+        }
+        program.exceeded = watch.look();
+        if program.exceeded.is_some() {
+            self.contained.kill_all();
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! How programs are kept together, so that all of them can be ended however fast they fork: the strongest way that
+//! this machine gives.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, getgid, getpid, getuid};
+
+use super::{spawn, tree};
+use crate::settings::Containment;
+
+/// The first of the user ids that launchers take, one each: far above those that people and services have.
+const FIRST_UID: u32 = 0x7000_0000;
+
+/// The way that holds for this launcher.
+pub enum Contained {
+    /// It is process 1 of a namespace of its own. With a /proc of its own it sees nothing else.
+    Namespace { has_own_proc: bool },
+    /// All are in this control group.
+    Cgroup(Cgroup),
+    /// All run as this user.
+    Uid(u32),
+    /// All are below this process.
+    Subreaper,
+}
+
+impl Contained {
+    /// Makes ready the wanted way, or the strongest. None in the process that only waited for the contained one.
+    ///
+    /// # Errors
+    /// One sentence: why the wanted way cannot be had.
+    pub fn establish(wanted: Containment) -> Result<Option<Self>, String> {
+        // The kernel short of memory ends a program before it ends the service.
+        let _ = fs::write("/proc/self/oom_score_adj", "300");
+        let mut problems = Vec::new();
+        for level in
+            [Containment::PidNamespace, Containment::Cgroup, Containment::Uid, Containment::Subreaper]
+        {
+            if wanted != Containment::Auto && wanted != level {
+                continue;
+            }
+            let found = match level {
+                Containment::PidNamespace => Self::namespace(),
+                Containment::Cgroup => Cgroup::make().and_then(|cgroup| Self::adopting(Self::Cgroup(cgroup))),
+                Containment::Uid => own_uid().and_then(|uid| Self::adopting(Self::Uid(uid))),
+                Containment::Subreaper | Containment::Auto => Self::adopting(Self::Subreaper),
+            };
+            match found {
+                Ok(contained) => return Ok(contained),
+                Err(problem) => problems.push(problem),
+            }
+        }
+        Err(problems.join("; "))
+    }
+
+    /// Its name.
+    pub fn level(&self) -> Containment {
+        match self {
+            Self::Namespace { .. } => Containment::PidNamespace,
+            Self::Cgroup(_) => Containment::Cgroup,
+            Self::Uid(_) => Containment::Uid,
+            Self::Subreaper => Containment::Subreaper,
+        }
+    }
+
+    /// Whether /proc shows this process and what it started, and nothing else.
+    pub fn sees_only_its_own(&self) -> bool {
+        matches!(self, Self::Namespace { has_own_proc: true })
+    }
+
+    /// The user that programs run as, where it is not this process's own.
+    pub fn uid(&self) -> Option<u32> {
+        match self {
+            Self::Uid(uid) => Some(*uid),
+            _ => None,
+        }
+    }
+
+    /// The file that a program writes itself into before it begins.
+    pub fn cgroup_procs(&self) -> Option<PathBuf> {
+        match self {
+            Self::Cgroup(cgroup) => Some(cgroup.path.join("cgroup.procs")),
+            _ => None,
+        }
+    }
+
+    /// Tells all of them to end. Some may be gone already; who is left is found at the next look.
+    pub fn kill_all(&self) {
+        match self {
+            // To all in the namespace but process 1, in one go: who is just forking gets it too.
+            Self::Namespace { .. } => drop(kill(Pid::from_raw(-1), Signal::SIGKILL)),
+            Self::Cgroup(cgroup) => drop(fs::write(cgroup.path.join("cgroup.kill"), "1")),
+            Self::Uid(uid) => spawn::kill_all_of(*uid),
+            Self::Subreaper => {
+                for pid in tree::processes(false) {
+                    let _ = kill(pid, Signal::SIGKILL);
+                }
+            }
+        }
+    }
+
+    /// Orphans of what it starts come to this process.
+    fn adopting(contained: Self) -> Result<Option<Self>, String> {
+        nix::sys::prctl::set_child_subreaper(true)
+            .map_err(|error| format!("orphans cannot be adopted: {}", error.desc()))?;
+        Ok(Some(contained))
+    }
+
+    fn namespace() -> Result<Option<Self>, String> {
+        let (uid, gid) = (getuid(), getgid());
+        let namespaces = CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNS;
+        if unshare(namespaces).is_err() {
+            // Who may not make namespaces may in a user namespace of its own, where the machine lets people.
+            unshare(namespaces | CloneFlags::CLONE_NEWUSER)
+                .map_err(|error| format!("no process namespace can be made: {}", error.desc()))?;
+            let written = fs::write("/proc/self/uid_map", format!("{uid} {uid} 1"))
+                .and_then(|()| fs::write("/proc/self/setgroups", "deny"))
+                .and_then(|()| fs::write("/proc/self/gid_map", format!("{gid} {gid} 1")));
+            written.map_err(|error| format!("the user namespace cannot be set up: {error}"))?;
+        }
+        let forked =
+            spawn::fork().map_err(|error| format!("process 1 cannot be started: {}", error.desc()))?;
+        if let ForkResult::Parent { child } = forked {
+            // It has the socket; this process has nothing to do but to be its parent.
+            spawn::close_all();
+            loop {
+                match waitpid(child, None) {
+                    Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => return Ok(None),
+                    Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+                    Err(_) => return Ok(None),
+                }
+            }
+        }
+        // Should its parent be killed, nothing of it stays.
+        let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
+        Ok(Some(Self::Namespace { has_own_proc: mount_proc() }))
+    }
+}
+
+/// Gives this mount namespace a /proc that shows this process namespace.
+fn mount_proc() -> bool {
+    const NONE: Option<&str> = None;
+    let private = mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE);
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    if private.and_then(|()| mount(Some("proc"), "/proc", Some("proc"), flags, NONE)).is_err() {
+        return false;
+    }
+    let is_own = fs::read_link("/proc/self").is_ok_and(|link| link == Path::new("1"));
+    if !is_own {
+        let _ = umount2("/proc", MntFlags::MNT_DETACH);
+    }
+    is_own
+}
+
+/// A user id that nothing else runs as.
+fn own_uid() -> Result<u32, String> {
+    if !getuid().is_root() {
+        return Err("another user id can only be taken by root".into());
+    }
+    let uid = FIRST_UID + getpid().as_raw().cast_unsigned();
+    spawn::can_become(uid).map_err(|error| format!("no other user id can be taken: {}", error.desc()))?;
+    Ok(uid)
+}
+
+/// A control group (version 2) of this launcher's own, gone when it is dropped.
+pub struct Cgroup {
+    path: PathBuf,
+}
+
+impl Cgroup {
+    fn make() -> Result<Self, String> {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let place = place(&mounts, &own).ok_or("there is no control group file system of version 2")?;
+        let cgroup = Self { path: place.join(format!("org-executor-{}", getpid())) };
+        fs::create_dir(&cgroup.path).map_err(|error| format!("no control group can be made: {error}"))?;
+        if !cgroup.path.join("cgroup.kill").exists() {
+            return Err("the kernel cannot kill a control group (Linux 5.14 can)".into());
+        }
+        Ok(cgroup)
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.path);
+    }
+}
+
+/// The folder of this process's own control group of version 2.
+fn place(mountinfo: &str, own: &str) -> Option<PathBuf> {
+    // The file system's type stands behind a lone dash (proc_pid_mountinfo(5)).
+    let is_cgroup2 = |line: &&str| line.split(" - ").nth(1).is_some_and(|rest| rest.starts_with("cgroup2 "));
+    let mount = mountinfo.lines().find(is_cgroup2)?.split(' ').nth(4)?;
+    let group = own.lines().find_map(|line| line.strip_prefix("0::"))?;
+    Some(Path::new(mount).join(group.trim_start_matches('/')))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_own_control_group_is_found_among_mounts_of_both_versions() {
+        let mounts = "31 24 0:27 / /sys/fs/cgroup/memory rw shared:5 - cgroup cgroup rw,memory\n\
+                      32 24 0:28 / /sys/fs/cgroup/unified rw shared:6 - cgroup2 cgroup2 rw\n";
+        let own = "4:memory:/a\n0::/user.slice/b\n";
+        assert_eq!(place(mounts, own), Some("/sys/fs/cgroup/unified/user.slice/b".into()));
+        assert_eq!(place(mounts, "4:memory:/a\n"), None);
+        assert_eq!(place("", own), None);
+    }
+}

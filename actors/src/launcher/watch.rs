@@ -1,0 +1,139 @@
+//! Looking at what a program uses while it runs: memory, processor time, processes, open files, its folder.
+//!
+//! A look costs some microseconds for each process, so that it can be had on every machine, without control groups.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::unistd::Pid;
+
+use super::protocol::{Exceeded, Limits};
+use super::tree::{self, Stat};
+
+/// How long a program runs before the first look: most have ended by then.
+const FIRST: Duration = Duration::from_millis(5);
+
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Looking takes at most this part of the time.
+const SHARE: u32 = 20;
+
+/// A file costs at least this much, however little is in it.
+const FILE_BYTES: u64 = 4_096;
+
+/// The watch over one program.
+pub struct Watch {
+    limits: Limits,
+    sees_only_its_own: bool,
+    next: Instant,
+    next_folder: Instant,
+    /// What was used before the watch began.
+    cpu_before: Duration,
+}
+
+impl Watch {
+    /// Begins now: what was used before does not count.
+    pub fn begin(limits: Limits, sees_only_its_own: bool) -> Self {
+        let next = Instant::now() + FIRST;
+        let mut watch =
+            Self { limits, sees_only_its_own, next, next_folder: next, cpu_before: Duration::ZERO };
+        if watch.limits.cpu_ms.is_some() {
+            watch.cpu_before = cpu(&watch.stats());
+        }
+        watch
+    }
+
+    /// When to look.
+    pub fn next(&self) -> Instant {
+        self.next
+    }
+
+    /// The limit that is exceeded now.
+    pub fn look(&mut self) -> Option<Exceeded> {
+        let start = Instant::now();
+        let stats = self.stats();
+        let exceeded = self.judge(&stats);
+        let end = Instant::now();
+        self.next = end + PAUSE.max((end - start) * SHARE);
+        exceeded
+    }
+
+    fn stats(&self) -> Vec<(Pid, Stat)> {
+        let processes = tree::processes(self.sees_only_its_own).into_iter();
+        processes.filter_map(|pid| Some((pid, tree::stat(pid)?))).collect()
+    }
+
+    fn judge(&mut self, stats: &[(Pid, Stat)]) -> Option<Exceeded> {
+        let limits = &self.limits;
+        if stats.iter().map(|(_, stat)| stat.threads).sum::<u64>() > limits.processes {
+            return Some(Exceeded::Processes);
+        }
+        // What several processes share is counted once only where it matters, since that costs more.
+        if stats.iter().map(|(_, stat)| stat.resident_bytes).sum::<u64>() > limits.memory_bytes {
+            let own =
+                |(pid, stat): &(Pid, Stat)| tree::proportional_bytes(*pid).unwrap_or(stat.resident_bytes);
+            if stats.iter().map(own).sum::<u64>() > limits.memory_bytes {
+                return Some(Exceeded::Memory);
+            }
+        }
+        let used = limits.cpu_ms.map(|allowed| (cpu(stats).saturating_sub(self.cpu_before), allowed));
+        if used.is_some_and(|(used, allowed)| used > Duration::from_millis(allowed)) {
+            return Some(Exceeded::Cpu);
+        }
+        if stats.iter().any(|(pid, _)| tree::open_files(*pid) >= limits.files) {
+            return Some(Exceeded::Files);
+        }
+        self.judge_folder()
+    }
+
+    fn judge_folder(&mut self) -> Option<Exceeded> {
+        let folder = self.limits.folder.as_ref()?;
+        let start = Instant::now();
+        if start < self.next_folder {
+            return None;
+        }
+        let is_full = remaining(Path::new(folder), self.limits.disk_bytes).is_none();
+        let end = Instant::now();
+        self.next_folder = end + PAUSE.max((end - start) * SHARE);
+        is_full.then_some(Exceeded::Disk)
+    }
+}
+
+/// Of what lives now, with what it waited for, and of what this process waited for.
+fn cpu(stats: &[(Pid, Stat)]) -> Duration {
+    stats.iter().map(|(_, stat)| stat.cpu).sum::<Duration>() + tree::ended_children()
+}
+
+/// What is left of `bytes` after all that is in the folder; none where that is more.
+fn remaining(folder: &Path, mut bytes: u64) -> Option<u64> {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        // What vanishes meanwhile takes no room.
+        let Ok(about) = entry.metadata() else { continue };
+        bytes = bytes.checked_sub(FILE_BYTES.max(about.blocks() * 512))?;
+        if about.is_dir() {
+            bytes = remaining(&entry.path(), bytes)?;
+        }
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_counts_with_all_that_is_in_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        assert_eq!(remaining(folder.path(), 0), Some(0));
+        fs::create_dir(folder.path().join("inner")).expect("made");
+        fs::write(folder.path().join("inner/file"), vec![1; 100_000]).expect("written");
+        assert!(remaining(folder.path(), 1 << 20).is_some_and(|left| left < (1 << 20) - 100_000));
+        assert_eq!(remaining(folder.path(), 100_000), None);
+        // A link to a large file takes no room.
+        std::os::unix::fs::symlink("/proc/kcore", folder.path().join("link")).expect("linked");
+        assert!(remaining(folder.path(), 1 << 20).is_some());
+    }
+}

@@ -1,0 +1,422 @@
+//! The service's side of a launcher: one process kept warm by an executor, through which its programs are started,
+//! watched and ended.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::IoSlice;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::net::UnixStream;
+use tokio::net::unix::pipe;
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+use super::bounds::Bounds;
+use crate::execution::{Job, Outcome};
+use crate::launcher::protocol::{self, Exceeded, Exit, Limits, Reply, Request, Start};
+use crate::settings::Containment;
+
+/// How long a launcher may take to answer what it answers at once.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// How a launcher is started.
+#[derive(Clone, Debug)]
+pub struct LauncherCommand {
+    /// The program and its first arguments: this binary and [`crate::launcher::SUBCOMMAND`].
+    pub program: Vec<OsString>,
+    /// `limits.containment`.
+    pub containment: Containment,
+}
+
+/// A launcher, started at first use, and again at the next use after it failed.
+#[derive(Debug)]
+pub struct Launcher {
+    command: LauncherCommand,
+    live: Option<Live>,
+    /// A program was started and its end was not told yet.
+    is_running: bool,
+}
+
+/// A launcher that runs.
+#[derive(Debug)]
+struct Live {
+    socket: UnixStream,
+    received: Vec<u8>,
+    process: Child,
+}
+
+/// A program that is to be started.
+#[derive(Debug)]
+pub struct Program<'a> {
+    /// Its absolute path.
+    pub path: &'a Path,
+    /// Its arguments, without the name.
+    pub args: Vec<String>,
+    /// Its whole environment.
+    pub env: BTreeMap<&'a str, &'a str>,
+    /// Its working folder.
+    pub folder: &'a Path,
+    /// Whether it is fed on standard input; else that is empty.
+    pub is_fed: bool,
+}
+
+/// The ends of the pipes of a program that was started.
+#[derive(Debug)]
+pub struct Pipes {
+    /// Its standard input, where it is fed.
+    pub stdin: Option<pipe::Sender>,
+    /// Its standard output.
+    pub stdout: pipe::Receiver,
+    /// Its standard error.
+    pub stderr: pipe::Receiver,
+}
+
+/// The ends of a warm program: what it prints, and a channel that is its descriptor 3.
+#[derive(Debug)]
+pub struct Channel {
+    /// Both directions.
+    pub channel: UnixStream,
+    /// Standard output and error, in the order in which they were printed.
+    pub log: pipe::Receiver,
+}
+
+impl Launcher {
+    /// Nothing runs yet.
+    pub fn new(command: LauncherCommand) -> Self {
+        Self { command, live: None, is_running: false }
+    }
+
+    /// How programs are kept together here; starts the launcher.
+    ///
+    /// # Errors
+    /// One sentence: why the configured way cannot be had.
+    pub async fn containment(&mut self) -> Result<Containment, String> {
+        self.live = None;
+        let (live, containment) = Live::start(&self.command).await?;
+        self.live = Some(live);
+        Ok(containment)
+    }
+
+    /// Starts a program that is watched from its beginning.
+    ///
+    /// # Errors
+    /// The outcome: it could not be started.
+    pub async fn run(&mut self, program: Program<'_>, bounds: &Bounds) -> Result<Pipes, Outcome> {
+        let watch = limits(bounds, Some(program.folder));
+        let (stdout, child_stdout) = output_pipe().map_err(|error| not_started(&error.to_string()))?;
+        let (stderr, child_stderr) = output_pipe().map_err(|error| not_started(&error.to_string()))?;
+        let (stdin, child_stdin) = input(program.is_fed).map_err(|error| not_started(&error.to_string()))?;
+        let start = start(program, bounds, Some(watch));
+        self.start(start, vec![child_stdin, child_stdout, child_stderr]).await?;
+        Ok(Pipes { stdin, stdout, stderr })
+    }
+
+    /// Starts a program that stays for many runs, each of which is watched by [`Launcher::watch`].
+    ///
+    /// # Errors
+    /// The outcome: it could not be started.
+    pub async fn keep(&mut self, program: Program<'_>, bounds: &Bounds) -> Result<Channel, Outcome> {
+        let failed = |error: std::io::Error| not_started(&error.to_string());
+        let (log, child_log) = output_pipe().map_err(failed)?;
+        let child_stderr = child_log.try_clone().map_err(failed)?;
+        let (_, child_stdin) = input(false).map_err(failed)?;
+        let (channel, child_channel) = std::os::unix::net::UnixStream::pair().map_err(failed)?;
+        channel.set_nonblocking(true).map_err(failed)?;
+        let channel = UnixStream::from_std(channel).map_err(failed)?;
+        let start = start(program, bounds, None);
+        self.start(start, vec![child_stdin, child_log, child_stderr, child_channel.into()]).await?;
+        Ok(Channel { channel, log })
+    }
+
+    async fn start(&mut self, start: Start, fds: Vec<OwnedFd>) -> Result<(), Outcome> {
+        if self.live.is_none() {
+            let (live, _) = Live::start(&self.command).await.map_err(|problem| not_started(&problem))?;
+            self.live = Some(live);
+        }
+        let live = self.live.as_mut().ok_or_else(lost)?;
+        // Until the answer is here the launcher counts as lost: whoever stops waiting ends what was started.
+        let asked = async {
+            live.send(&Request::Start(start), &fds).await?;
+            drop(fds);
+            live.receive().await
+        };
+        match timeout(ANSWER, asked).await {
+            Ok(Some(Reply::Started)) => {
+                self.is_running = true;
+                Ok(())
+            }
+            Ok(Some(Reply::Failed(reason))) => Err(not_started(&reason)),
+            _ => {
+                self.live = None;
+                Err(lost())
+            }
+        }
+    }
+
+    /// Resolves once the program and all that it started are gone; may be dropped and called again.
+    ///
+    /// # Errors
+    /// The outcome: the launcher failed.
+    pub async fn ended(&mut self) -> Result<Exit, Outcome> {
+        let live = self.live.as_mut().ok_or_else(lost)?;
+        let reply = live.receive().await;
+        self.is_running = false;
+        match reply {
+            Some(Reply::Exited(exit)) if exit.is_clean => Ok(exit),
+            Some(Reply::Exited(exit)) => {
+                // With its namespace, or by the service, goes what it could not end.
+                tracing::error!(
+                    "a launcher could not end all that an execution started, and is ended itself"
+                );
+                self.live = None;
+                Ok(exit)
+            }
+            _ => {
+                self.live = None;
+                Err(lost())
+            }
+        }
+    }
+
+    /// Ends the program, where one runs, with all that it started, and waits until they are gone.
+    pub async fn end(&mut self) {
+        let Some(live) = self.live.as_mut().filter(|_| self.is_running) else { return };
+        let asked = async {
+            live.send(&Request::Kill, &[]).await?;
+            while !matches!(live.receive().await?, Reply::Exited(_)) {}
+            Some(())
+        };
+        if timeout(ANSWER, asked).await != Ok(Some(())) {
+            tracing::error!("a launcher did not end its program in time, and is ended itself");
+            self.live = None;
+        }
+        self.is_running = false;
+    }
+
+    /// Watches the program that is kept, from now on.
+    ///
+    /// # Errors
+    /// The outcome: the launcher failed.
+    pub async fn watch(&mut self, bounds: &Bounds, folder: Option<&Path>) -> Result<(), Outcome> {
+        self.tell(&Request::Watch(limits(bounds, folder))).await
+    }
+
+    /// Watches it no longer.
+    ///
+    /// # Errors
+    /// The outcome: the launcher failed.
+    pub async fn rest(&mut self) -> Result<(), Outcome> {
+        self.tell(&Request::Rest).await
+    }
+
+    /// Ends all that the kept program has started. False when it had to be ended with them.
+    ///
+    /// # Errors
+    /// The outcome: the launcher failed.
+    pub async fn sweep(&mut self) -> Result<bool, Outcome> {
+        self.tell(&Request::Sweep).await?;
+        let live = self.live.as_mut().ok_or_else(lost)?;
+        match timeout(ANSWER, live.receive()).await {
+            Ok(Some(Reply::Swept)) => Ok(true),
+            Ok(Some(Reply::Exited(_))) => {
+                self.is_running = false;
+                Ok(false)
+            }
+            _ => {
+                self.live = None;
+                Err(lost())
+            }
+        }
+    }
+
+    /// What shows whether the kept program is alone.
+    pub fn kept(&self) -> Option<Kept> {
+        self.live.as_ref().and_then(|live| Kept::of(live.process.id()?))
+    }
+
+    async fn tell(&mut self, request: &Request) -> Result<(), Outcome> {
+        let live = self.live.as_mut().ok_or_else(lost)?;
+        if live.send(request, &[]).await.is_none() {
+            self.live = None;
+            return Err(lost());
+        }
+        Ok(())
+    }
+}
+
+impl Live {
+    async fn start(command: &LauncherCommand) -> Result<(Self, Containment), String> {
+        let failed = |error: std::io::Error| format!("the launcher cannot be started: {error}");
+        let (socket, theirs) = std::os::unix::net::UnixStream::pair().map_err(failed)?;
+        socket.set_nonblocking(true).map_err(failed)?;
+        let socket = UnixStream::from_std(socket).map_err(failed)?;
+        let (program, args) = command.program.split_first().ok_or("no launcher is configured")?;
+        let mut process = Command::new(program);
+        // Out of the terminal's group: it ends with its socket, not with Ctrl-C.
+        process.args(args).env_clear().process_group(0).stdin(OwnedFd::from(theirs)).stdout(Stdio::null());
+        let process = process.spawn().map_err(failed)?;
+        let mut live = Self { socket, received: Vec::new(), process };
+        let asked = async {
+            live.send(&Request::Contain(command.containment), &[]).await?;
+            live.receive().await
+        };
+        match timeout(ANSWER, asked).await {
+            Ok(Some(Reply::Contained(containment))) => Ok((live, containment)),
+            Ok(Some(Reply::Failed(problem))) => Err(problem),
+            _ => Err("the launcher does not answer".into()),
+        }
+    }
+
+    /// None when the launcher is gone.
+    async fn send(&mut self, request: &Request, fds: &[OwnedFd]) -> Option<()> {
+        let bytes = protocol::encode(request);
+        let raw: Vec<i32> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+        let rights = [ControlMessage::ScmRights(&raw)];
+        let control = if raw.is_empty() { &[][..] } else { &rights[..] };
+        let write = || {
+            let slices = [IoSlice::new(&bytes)];
+            Ok(sendmsg::<()>(self.socket.as_raw_fd(), &slices, control, MsgFlags::MSG_NOSIGNAL, None)?)
+        };
+        let sent = self.socket.async_io(Interest::WRITABLE, write).await.ok()?;
+        self.socket.write_all(&bytes[sent..]).await.ok()
+    }
+
+    /// The next reply; none when the launcher is gone. May be dropped and called again.
+    async fn receive(&mut self) -> Option<Reply> {
+        loop {
+            match protocol::decode(&mut self.received) {
+                Ok(Some(reply)) => return Some(reply),
+                Ok(None) => {}
+                Err(_) => return None,
+            }
+            match self.socket.read_buf(&mut self.received).await {
+                Ok(0) | Err(_) => return None,
+                Ok(_) => {}
+            }
+        }
+    }
+}
+
+/// Whether a kept program is alone, asked of /proc without waking its launcher.
+#[derive(Debug)]
+pub struct Kept {
+    launcher_children: File,
+    children: File,
+    stat: File,
+    expected: String,
+}
+
+impl Kept {
+    /// The program below the launcher that the service started as `process`.
+    fn of(process: u32) -> Option<Self> {
+        let children = |pid: &str| format!("/proc/{pid}/task/{pid}/children");
+        let only_child = |pid: &str| {
+            let list = std::fs::read_to_string(children(pid)).ok()?;
+            let mut pids = list.split_ascii_whitespace().map(str::to_owned);
+            pids.next().filter(|_| pids.next().is_none())
+        };
+        // In a namespace there is one more process between.
+        let mut launcher = process.to_string();
+        let mut program = only_child(&launcher)?;
+        if let Some(inner) = only_child(&program) {
+            (launcher, program) = (program, inner);
+        }
+        Some(Self {
+            launcher_children: File::open(children(&launcher)).ok()?,
+            children: File::open(children(&program)).ok()?,
+            stat: File::open(format!("/proc/{program}/stat")).ok()?,
+            expected: program,
+        })
+    }
+
+    /// The memory that it holds, in bytes, where it certainly has neither a child nor an orphan.
+    pub fn alone_with(&self) -> Option<u64> {
+        let mut buffer = [0; 512];
+        let mut read = |file: &File| {
+            let length = file.read_at(&mut buffer, 0).ok()?;
+            std::str::from_utf8(&buffer[..length]).ok().map(str::to_owned)
+        };
+        let stat = crate::launcher::parse_stat(&read(&self.stat)?)?;
+        // A child of another thread stands in another list. From the leaves to the root, as orphans move.
+        if stat.threads != 1 || !read(&self.children)?.trim().is_empty() {
+            return None;
+        }
+        (read(&self.launcher_children)?.trim() == self.expected).then_some(stat.resident_bytes)
+    }
+}
+
+/// The outcome of a program that was ended for a limit.
+pub fn exceeded(exceeded: Exceeded, bounds: &Bounds) -> Outcome {
+    match exceeded {
+        Exceeded::Memory => bounds.memory_exceeded(),
+        Exceeded::Cpu => bounds.cpu_exceeded(),
+        Exceeded::Processes => bounds.processes_exceeded(),
+        Exceeded::Files => bounds.files_exceeded(),
+        Exceeded::Disk => bounds.disk_exceeded(),
+    }
+}
+
+/// The environment of a run: what the definition says, and after it what it must not hide.
+pub fn environment<'a>(job: &'a Job, path: &'a str, uuid: &'a str) -> BTreeMap<&'a str, &'a str> {
+    let own = job.definition.spec.program.env.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let mut env: BTreeMap<&str, &str> = [("PATH", path)].into_iter().chain(own).collect();
+    env.insert("ORG_EXECUTION", uuid);
+    env.insert("ORG_DEFINITION", &job.definition.id);
+    if let Some(context) = &job.traceparent {
+        env.insert("TRACEPARENT", context);
+    }
+    env
+}
+
+fn start(program: Program<'_>, bounds: &Bounds, limits: Option<Limits>) -> Start {
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    Start {
+        program: text(program.path),
+        args: program.args,
+        env: program.env.iter().map(|(name, value)| format!("{name}={value}")).collect(),
+        folder: text(program.folder),
+        files: bounds.files,
+        file_bytes: bounds.disk_bytes,
+        limits,
+    }
+}
+
+fn limits(bounds: &Bounds, folder: Option<&Path>) -> Limits {
+    Limits {
+        memory_bytes: bounds.memory_bytes,
+        cpu_ms: bounds.cpu.map(|cpu| u64::try_from(cpu.as_millis()).unwrap_or(u64::MAX)),
+        processes: bounds.processes,
+        files: bounds.files,
+        disk_bytes: bounds.disk_bytes,
+        folder: folder.map(|folder| folder.to_string_lossy().into_owned()),
+    }
+}
+
+fn output_pipe() -> std::io::Result<(pipe::Receiver, OwnedFd)> {
+    let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+    Ok((pipe::Receiver::from_owned_fd(reader)?, writer))
+}
+
+fn input(is_fed: bool) -> std::io::Result<(Option<pipe::Sender>, OwnedFd)> {
+    if !is_fed {
+        return Ok((None, File::open("/dev/null")?.into()));
+    }
+    let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+    Ok((Some(pipe::Sender::from_owned_fd(writer)?), reader))
+}
+
+/// It could not be started.
+pub fn not_started(reason: &str) -> Outcome {
+    Outcome::failed("not_startable", format!("the program could not be started: {reason}"))
+}
+
+fn lost() -> Outcome {
+    Outcome::interrupted("the launcher of this execution failed")
+}

@@ -1,0 +1,452 @@
+//! Runs a handler in a warm Python interpreter, which an executor keeps for the definition that it ran last.
+//!
+//! Requests and results travel over a channel of their own as lines of JSON, so that whatever the handler prints is
+//! log. The interpreter is started, watched and ended through a launcher; between runs all that a handler started
+//! is ended, and its working folder is emptied. `python/worker.py` is the other side.
+
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::time::{Duration, SystemTime};
+
+use serde::Deserialize;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::net::unix::pipe;
+use uuid::Uuid;
+
+use super::Context;
+use super::bounds::Bounds;
+use super::folder::{self, Folder};
+use super::launched::{self, Channel, Kept, Launcher, LauncherCommand, not_started};
+use super::lines::Lines;
+use super::output::Produced;
+use super::stop::Stop;
+use crate::artifacts::Lease;
+use crate::execution::{Job, Outcome};
+use crate::json;
+use crate::launcher::protocol::Exit;
+use crate::settings::PythonSettings;
+
+pub mod environment;
+
+use environment::Environments;
+
+/// The other side of the channel.
+const WORKER: &str = include_str!("python/worker.py");
+
+/// How long a run goes on before it is watched: most have ended by then.
+const UNWATCHED: Duration = Duration::from_millis(5);
+
+/// How much longer than its output an answer may be: a traceback, and what stands around.
+const ANSWER_BYTES: usize = 64 * 1024;
+
+/// What all interpreters share.
+#[derive(Debug)]
+pub struct Python {
+    /// The virtual environments.
+    pub environments: Environments,
+    worker: PathBuf,
+    max_runs: u64,
+}
+
+impl Python {
+    /// With this folder for the worker's source and the environments.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn new(settings: &PythonSettings, folder: PathBuf, path: &str) -> std::io::Result<Self> {
+        std::fs::create_dir_all(&folder)?;
+        let folder = folder.canonicalize()?;
+        let worker = folder.join("worker.py");
+        std::fs::write(&worker, WORKER)?;
+        let environments = Environments::new(settings, folder, path);
+        Ok(Self { environments, worker, max_runs: settings.max_runs })
+    }
+}
+
+/// What an executor keeps.
+#[derive(Debug)]
+pub struct Warm {
+    launcher: Launcher,
+    interpreter: Option<Interpreter>,
+}
+
+/// An interpreter that has loaded a definition's source.
+#[derive(Debug)]
+struct Interpreter {
+    definition: String,
+    etag: String,
+    channel: UnixStream,
+    log: pipe::Receiver,
+    /// What came over the channel and was not read as an answer yet.
+    received: Vec<u8>,
+    kept: Option<Kept>,
+    folder: Folder,
+    /// When the folder was last seen empty.
+    emptied: Option<SystemTime>,
+    runs: u64,
+    /// Keeps the source where it is.
+    _lease: Lease,
+}
+
+/// What the worker says when it has loaded the source, or could not.
+#[derive(Deserialize)]
+struct Greeting {
+    failed: Option<Raised>,
+}
+
+/// What the worker answers where there is no result.
+#[derive(Deserialize)]
+struct Answer {
+    error: Option<Raised>,
+    invalid: Option<String>,
+}
+
+/// An exception.
+#[derive(Deserialize)]
+struct Raised {
+    #[serde(default, rename = "type")]
+    name: String,
+    message: String,
+}
+
+impl Warm {
+    /// No interpreter yet.
+    pub fn new(command: LauncherCommand) -> Self {
+        Self { launcher: Launcher::new(command), interpreter: None }
+    }
+
+    /// Runs the handler.
+    ///
+    /// # Errors
+    /// The outcome: it raised, the interpreter could not be started, died, took too long or too much.
+    pub async fn run(
+        &mut self,
+        job: &Job,
+        attempt: u32,
+        context: &Context,
+        bounds: Bounds,
+        stop: &mut Stop,
+    ) -> Result<Produced, Outcome> {
+        let mut lines = Lines::of(job, context);
+        let is_other = |interpreter: &Interpreter| {
+            interpreter.etag != job.definition.etag || interpreter.definition != job.definition.id
+        };
+        if self.interpreter.as_ref().is_some_and(is_other) {
+            self.end().await;
+        }
+        if self.interpreter.is_none() {
+            let prepared = stop.or(prepare(job, context)).await?;
+            let started = self.start(job, context, bounds, stop, &mut lines, prepared).await;
+            if let Err(outcome) = started {
+                self.end().await;
+                return Err(outcome);
+            }
+        }
+        let answered = self.exchange(job, attempt, bounds, stop, &mut lines).await;
+        lines.finish();
+        match answered {
+            Ok(answer) => {
+                self.settle(context, &bounds).await;
+                read(answer, &bounds)
+            }
+            Err(outcome) => {
+                self.end().await;
+                Err(outcome)
+            }
+        }
+    }
+
+    /// Ends the interpreter, if there is one.
+    async fn end(&mut self) {
+        // Also where its start was not over, and the launcher alone knows of it.
+        self.launcher.end().await;
+        if let Some(interpreter) = self.interpreter.take() {
+            interpreter.folder.remove().await;
+        }
+    }
+
+    async fn start(
+        &mut self,
+        job: &Job,
+        context: &Context,
+        bounds: Bounds,
+        stop: &mut Stop,
+        lines: &mut Lines<'_>,
+        prepared: Prepared,
+    ) -> Result<(), Outcome> {
+        let folder = Folder::make(&context.run_folder, Uuid::now_v7(), 0)
+            .map_err(|error| not_started(&error.to_string()))?;
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        let handler = job.definition.spec.program.handler.clone().unwrap_or_default();
+        let source_folder = prepared.lease.folder().to_owned();
+        let uuid = job.uuid.to_string();
+        let program = launched::Program {
+            path: &prepared.interpreter,
+            args: vec![
+                "-u".into(),
+                text(&context.python.worker),
+                text(&prepared.file),
+                handler,
+                text(&source_folder),
+            ],
+            env: launched::environment(job, &context.path, &uuid),
+            folder: folder.path(),
+            is_fed: false,
+        };
+        let Channel { channel, log } = self.launcher.keep(program, &bounds).await?;
+        self.launcher.watch(&bounds, Some(folder.path())).await?;
+        let mut interpreter = Interpreter {
+            definition: job.definition.id.clone(),
+            etag: job.definition.etag.clone(),
+            channel,
+            log,
+            received: Vec::new(),
+            kept: None,
+            emptied: None,
+            folder,
+            runs: 0,
+            _lease: prepared.lease,
+        };
+        let greeting = interpreter.converse(&mut self.launcher, None, &bounds, stop, lines, true).await?;
+        self.launcher.rest().await?;
+        let greeting: Greeting = serde_json::from_slice(&greeting).map_err(|_| garbled())?;
+        if let Some(raised) = greeting.failed {
+            return Err(Outcome::failed("not_startable", raised.message));
+        }
+        interpreter.kept = self.launcher.kept();
+        self.interpreter = Some(interpreter);
+        Ok(())
+    }
+
+    async fn exchange(
+        &mut self,
+        job: &Job,
+        attempt: u32,
+        bounds: Bounds,
+        stop: &mut Stop,
+        lines: &mut Lines<'_>,
+    ) -> Result<Vec<u8>, Outcome> {
+        let interpreter = self.interpreter.as_mut().ok_or_else(garbled)?;
+        let request = format!(
+            "{{\"execution\":\"{}\",\"attempt\":{attempt},\"definition\":{},\"traceparent\":{},\"deadline_ms\":{},\"folder\":{},\"input\":{}}}\n",
+            job.uuid,
+            json::quote(&job.definition.id),
+            job.traceparent.as_deref().map_or_else(|| "null".to_owned(), json::quote),
+            bounds.timeout.as_millis(),
+            json::quote(&interpreter.folder.path().to_string_lossy()),
+            job.input.text,
+        );
+        interpreter.runs += 1;
+        interpreter.converse(&mut self.launcher, Some(request.as_bytes()), &bounds, stop, lines, false).await
+    }
+
+    /// After a run: what it started is ended, what it wrote is removed, and an interpreter that is worn is let go.
+    async fn settle(&mut self, context: &Context, bounds: &Bounds) {
+        let Some(interpreter) = &mut self.interpreter else { return };
+        let is_worn = interpreter.runs >= context.python.max_runs;
+        let resident = interpreter.kept.as_ref().and_then(Kept::alone_with);
+        let is_alone = match resident {
+            Some(_) => true,
+            None => matches!(self.launcher.sweep().await, Ok(true)),
+        };
+        let is_large = resident.is_some_and(|bytes| bytes > bounds.memory_bytes);
+        // A line that nobody asked for would be read as the next answer.
+        let is_clean = interpreter.received.is_empty() && interpreter.empty_folder().await;
+        if is_worn || is_large || !is_alone || !is_clean {
+            self.end().await;
+        }
+    }
+}
+
+/// What a start needs and may take time to get.
+struct Prepared {
+    lease: Lease,
+    file: PathBuf,
+    interpreter: PathBuf,
+}
+
+async fn prepare(job: &Job, context: &Context) -> Result<Prepared, Outcome> {
+    let failed = |problem: String| Outcome::failed("not_startable", problem);
+    if job.definition.spec.program.source.is_none() {
+        return Err(failed("the definition has no `source_url`, which names its Python source".into()));
+    }
+    let lease = context.artifact(job).await?;
+    let file = lease.file(job.definition.spec.program.entrypoint.as_deref()).map_err(failed)?;
+    let pin = lease.pin().as_str().to_owned();
+    let home = file.parent().unwrap_or(lease.folder()).to_owned();
+    let interpreter = context.python.environments.interpreter(&pin, &home).await.map_err(failed)?;
+    Ok(Prepared { lease, file, interpreter })
+}
+
+impl Interpreter {
+    /// Sends a line, where there is one, and waits for the line that answers it; what is printed meanwhile is log.
+    async fn converse(
+        &mut self,
+        launcher: &mut Launcher,
+        request: Option<&[u8]>,
+        bounds: &Bounds,
+        stop: &mut Stop,
+        lines: &mut Lines<'_>,
+        is_watched: bool,
+    ) -> Result<Vec<u8>, Outcome> {
+        let (received, log) = (&mut self.received, &mut self.log);
+        let (reader, writer) = self.channel.split();
+        let mut answer = pin!(answer(reader, writer, request, received, bounds));
+        let mut watch = pin!(tokio::time::sleep(UNWATCHED));
+        let (mut is_watched, mut watches, mut is_logging) = (is_watched, is_watched, true);
+        let mut buffer = [0; 8 * 1024];
+        let result = loop {
+            tokio::select! {
+                biased;
+                answer = &mut answer => break answer?,
+                read = log.read(&mut buffer), if is_logging => match read {
+                    Ok(read) if read > 0 => lines.write(&buffer[..read]),
+                    // It closed its output, which is no reason to end.
+                    _ => is_logging = false,
+                },
+                ended = launcher.ended() => return Err(died(ended?, bounds, &lines.tail())),
+                outcome = stop.reached() => return Err(outcome),
+                () = &mut watch, if !is_watched => {
+                    launcher.watch(bounds, Some(self.folder.path())).await?;
+                    (is_watched, watches) = (true, true);
+                }
+            }
+        };
+        if watches && request.is_some() {
+            launcher.rest().await?;
+        }
+        let Some(answer) = result else {
+            // The channel closed: the interpreter ends, or closed what is not its own.
+            return match tokio::time::timeout(UNWATCHED * 20, launcher.ended()).await {
+                Ok(ended) => Err(died(ended?, bounds, &lines.tail())),
+                Err(_) => Err(garbled()),
+            };
+        };
+        // What was printed before the answer is in the pipe by now.
+        while let Ok(read) = self.log.try_read(&mut buffer) {
+            if read == 0 {
+                break;
+            }
+            lines.write(&buffer[..read]);
+        }
+        Ok(answer)
+    }
+
+    /// Whether the working folder is empty, or could be emptied.
+    async fn empty_folder(&mut self) -> bool {
+        let modified = std::fs::metadata(self.folder.path()).and_then(|about| about.modified()).ok();
+        if modified.is_some() && modified == self.emptied {
+            return true;
+        }
+        let path = self.folder.path().to_owned();
+        let emptied = tokio::task::spawn_blocking(move || folder::empty(&path)).await;
+        self.emptied = std::fs::metadata(self.folder.path()).and_then(|about| about.modified()).ok();
+        matches!(emptied, Ok(Ok(())))
+    }
+}
+
+/// The next line of the worker, without its end; none where the channel closed.
+async fn answer(
+    mut reader: tokio::net::unix::ReadHalf<'_>,
+    mut writer: tokio::net::unix::WriteHalf<'_>,
+    request: Option<&[u8]>,
+    received: &mut Vec<u8>,
+    bounds: &Bounds,
+) -> Result<Option<Vec<u8>>, Outcome> {
+    if let Some(request) = request
+        && writer.write_all(request).await.is_err()
+    {
+        return Ok(None);
+    }
+    let mut seen = 0;
+    loop {
+        if let Some(end) = received[seen..].iter().position(|byte| *byte == b'\n') {
+            let rest = received.split_off(seen + end + 1);
+            let mut line = std::mem::replace(received, rest);
+            line.pop();
+            return Ok(Some(line));
+        }
+        seen = received.len();
+        if seen > bounds.output_bytes + ANSWER_BYTES {
+            return Err(bounds.output_too_large());
+        }
+        match reader.read_buf(received).await {
+            Ok(0) | Err(_) => return Ok(None),
+            Ok(_) => {}
+        }
+    }
+}
+
+/// The result in an answer.
+fn read(answer: Vec<u8>, bounds: &Bounds) -> Result<Produced, Outcome> {
+    if let Some(rest) = answer.strip_prefix(br#"{"ok":"#)
+        && let Some(result) = rest.strip_suffix(b"}")
+    {
+        if result.len() > bounds.output_bytes {
+            return Err(bounds.output_too_large());
+        }
+        return Ok(Produced::Json(result.to_vec()));
+    }
+    let answer: Answer = serde_json::from_slice(&answer).map_err(|_| garbled())?;
+    match (answer.error, answer.invalid) {
+        (Some(raised), _) if raised.name == "MemoryError" => Err(bounds.memory_exceeded()),
+        (Some(raised), _) => {
+            Err(Outcome::failed("exception", format!("{}: {}", raised.name, raised.message)))
+        }
+        (None, Some(problem)) => Err(Outcome::failed("invalid_output", problem)),
+        (None, None) => Err(garbled()),
+    }
+}
+
+fn died(exit: Exit, bounds: &Bounds, tail: &str) -> Outcome {
+    if let Some(limit) = exit.exceeded {
+        return launched::exceeded(limit, bounds);
+    }
+    let how = match (exit.code, exit.signal) {
+        (Some(code), _) => format!("exit status {code}"),
+        (None, Some(signal)) => format!("signal {signal}"),
+        (None, None) => "no status".to_owned(),
+    };
+    super::process::failed(&format!("the interpreter ended with {how}"), tail)
+}
+
+fn garbled() -> Outcome {
+    Outcome::failed("invalid_output", "the interpreter said something else than an answer")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bounds() -> Bounds {
+        Bounds {
+            timeout: Duration::from_secs(1),
+            output_bytes: 10,
+            memory_bytes: 1 << 20,
+            cpu: None,
+            processes: 1,
+            files: 1,
+            disk_bytes: 1,
+        }
+    }
+
+    #[test]
+    fn an_answer_is_a_result_an_exception_or_no_json() {
+        let code = |text: &str| match read(text.into(), &bounds()) {
+            Ok(Produced::Json(json)) => String::from_utf8(json).expect("text"),
+            Ok(other) => panic!("{other:?}"),
+            Err(outcome) => outcome.result.expect_err("a failure").code.to_owned(),
+        };
+        assert_eq!(code(r#"{"ok":{"a":1}}"#), r#"{"a":1}"#);
+        assert_eq!(code(r#"{"ok":null}"#), "null");
+        assert_eq!(code(r#"{"ok":"12345678901"}"#), "output_too_large");
+        assert_eq!(code(r#"{"error":{"type":"ValueError","message":"m","traceback":"t"}}"#), "exception");
+        assert_eq!(
+            code(r#"{"error":{"type":"MemoryError","message":"","traceback":""}}"#),
+            "memory_exceeded"
+        );
+        assert_eq!(code(r#"{"invalid":"NaN"}"#), "invalid_output");
+        assert_eq!(code("nonsense"), "invalid_output");
+    }
+}
