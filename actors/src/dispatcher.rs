@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, ActorStatus, DerivedActorRef, RpcReplyPort};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use uuid::Uuid;
 
 use crate::effects::Effects;
@@ -78,7 +78,13 @@ pub enum Msg {
 }
 
 /// Where an execution's news go. It stays with the dispatcher's record and never travels with the worker.
-pub type Caller = DerivedActorRef<Notice>;
+#[derive(Clone, Debug)]
+pub enum Caller {
+    /// A session.
+    Actor(DerivedActorRef<Notice>),
+    /// A task that waits. At most a handful of notices come, and the channel closes when the dispatcher dies.
+    Channel(mpsc::UnboundedSender<Notice>),
+}
 
 /// News of one execution.
 #[derive(Clone, Debug)]
@@ -557,7 +563,11 @@ impl State {
 
 /// A caller that is gone misses the news; the execution goes on.
 fn tell(caller: &Caller, notice: Notice) {
-    if caller.send_message(notice).is_err() {
+    let is_told = match caller {
+        Caller::Actor(actor) => actor.send_message(notice).is_ok(),
+        Caller::Channel(channel) => channel.send(notice).is_ok(),
+    };
+    if !is_told {
         tracing::debug!("nobody waits for this execution any more");
     }
 }

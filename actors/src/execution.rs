@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::compiled::Compiled;
 use crate::error::{Error, Result};
-use crate::json;
+use crate::json::{self, RawObject};
 use crate::log::LogRing;
 
 /// How a definition runs.
@@ -235,6 +235,24 @@ pub struct Job {
     pub traceparent: Option<String>,
     /// Where its log lines go while it runs, when somebody listens.
     pub log: Option<Arc<LogRing>>,
+}
+
+impl Job {
+    /// An execution of this definition, with its defaults overlaid by what was given, and checked.
+    ///
+    /// # Errors
+    /// `invalid` or `unavailable` where it cannot run, `unprocessable` where the input does not fit.
+    pub fn new(
+        uuid: Uuid,
+        definition: Arc<Compiled>,
+        given: RawObject,
+        options: Options,
+        client: Client,
+    ) -> Result<Self> {
+        let runtime = definition.runtime()?;
+        let input = definition.input(given)?;
+        Ok(Self { uuid, definition, runtime, input, options, client, traceparent: None, log: None })
+    }
 }
 
 /// An input, as JSON text with every number as it was written. What waits in a queue is only this: a `Value` takes

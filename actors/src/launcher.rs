@@ -98,7 +98,8 @@ impl Launcher {
         loop {
             let (has_request, has_signal) = self.wait()?;
             if has_signal {
-                while let Ok(Some(_)) = self.signals.read_signal() {}
+                // The kernel tells several of one kind once.
+                let _ = self.signals.read_signal();
                 self.reap();
                 self.finish_if_over()?;
             }
@@ -141,7 +142,7 @@ impl Launcher {
                     Ok(pid) => {
                         let watch = start.limits.map(|limits| self.watch(limits));
                         self.program = Some(Program { pid, status: None, watch, exceeded: None, cpu_before });
-                        self.inbox.send(&Reply::Started)
+                        Ok(())
                     }
                     Err(error) => self.inbox.send(&Reply::Failed(error.desc().to_owned())),
                 }

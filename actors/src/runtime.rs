@@ -124,7 +124,7 @@ impl Context {
             http: api::client().map_err(|error| format!("no HTTP client can be made: {error}"))?,
             readiness: readiness::Cache::default(),
             limits,
-            run_folder: run,
+            run_folder: run.canonicalize().map_err(|error| format!("the folder {place} is gone: {error}"))?,
             roots,
             path,
         })

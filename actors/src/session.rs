@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::compiled::Compiled;
 use crate::definition::Kind;
-use crate::dispatcher::Notice;
+use crate::dispatcher::{Caller, Notice};
 use crate::effects::{Effects, Panicked};
 use crate::error::{Error, Result};
 use crate::execution::{Client, Job, Options, Outcome};
@@ -177,7 +177,7 @@ impl State {
         let definition = result.unwrap_or_else(|Panicked| Err(failed()));
         match definition.and_then(|definition| self.job(definition)) {
             Ok(job) => {
-                let (system, caller) = (self.args.system.clone(), self.myself.get_derived());
+                let (system, caller) = (self.args.system.clone(), Caller::Actor(self.myself.get_derived()));
                 self.effects.run(async move { system.submit(job, caller).await }, Msg::Submitted);
             }
             Err(error) => self.end(Frame::Refused(error)),
@@ -186,22 +186,12 @@ impl State {
 
     fn job(&mut self, definition: Arc<Compiled>) -> Result<Job> {
         let request = self.request.take().ok_or_else(failed)?;
-        let runtime = definition.runtime()?;
-        let input = definition.input(request.input)?;
-        let options = request.options;
-        self.tells_start = options.stream;
-        let log = options.stream.then(|| self.args.log.clone());
-        let traceparent = self.args.traceparent.clone();
-        Ok(Job {
-            uuid: self.uuid,
-            definition,
-            runtime,
-            input,
-            options,
-            client: self.args.client,
-            traceparent,
-            log,
-        })
+        self.tells_start = request.options.stream;
+        let log = request.options.stream.then(|| self.args.log.clone());
+        let mut job = Job::new(self.uuid, definition, request.input, request.options, self.args.client)?;
+        job.traceparent = self.args.traceparent.clone();
+        job.log = log;
+        Ok(job)
     }
 
     fn submitted(&mut self, result: std::result::Result<Result<ActorId>, Panicked>) {

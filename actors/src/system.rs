@@ -14,9 +14,10 @@ use uuid::Uuid;
 
 use crate::compiled::Compiled;
 use crate::definition::{Definition, Kind, Patch};
-use crate::dispatcher::{self, Caller, Cancelled};
+use crate::dispatcher::{self, Caller, Cancelled, Notice};
 use crate::error::{Code, Error, Result};
-use crate::execution::{Client, Job, Runtime};
+use crate::execution::{Client, Job, Options, Outcome, Runtime};
+use crate::json::RawObject;
 use crate::log::LogRing;
 use crate::names::Names;
 use crate::query::Filter;
@@ -81,6 +82,26 @@ pub struct Connection {
     pub frames: mpsc::Receiver<Frame>,
     /// Log lines, where the request asked for them.
     pub log: Arc<LogRing>,
+}
+
+/// An execution that was accepted.
+#[derive(Debug)]
+pub struct Execution {
+    /// Its name.
+    pub uuid: Uuid,
+    news: mpsc::UnboundedReceiver<Notice>,
+}
+
+impl Execution {
+    /// Waits for its end.
+    pub async fn outcome(mut self) -> Outcome {
+        while let Some(notice) = self.news.recv().await {
+            if let Notice::Finished(_, outcome) = notice {
+                return outcome;
+            }
+        }
+        Outcome::interrupted("the dispatcher failed while it held this execution")
+    }
 }
 
 impl System {
@@ -257,6 +278,30 @@ impl System {
                 Err(_) => return Err(Error::unavailable("the dispatcher cannot be reached")),
             }
             tokio::task::yield_now().await;
+        }
+    }
+
+    /// Runs a definition, without a session: gives the execution's uuid once it is accepted, and the way on which its
+    /// outcome comes. It goes on when nobody waits for it.
+    ///
+    /// # Errors
+    /// `not_found`, `invalid`, `unprocessable`, `overloaded`, `draining`, `unavailable`.
+    pub async fn execute(
+        &self,
+        kind: Kind,
+        id: &str,
+        input: RawObject,
+        options: Options,
+        client: Client,
+    ) -> Result<Execution> {
+        let definition = self.resolve(kind, id).await?;
+        let job = Job::new(Uuid::now_v7(), definition, input, options, client)?;
+        let (sender, mut news) = mpsc::unbounded_channel();
+        self.submit(job, Caller::Channel(sender)).await?;
+        match news.recv().await {
+            Some(Notice::Accepted(uuid)) => Ok(Execution { uuid, news }),
+            Some(Notice::Refused(error)) => Err(error),
+            _ => Err(Error::unavailable("the dispatcher failed while it was given this execution")),
         }
     }
 

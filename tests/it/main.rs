@@ -20,6 +20,7 @@ mod hostile;
 mod lifecycle;
 mod load;
 mod queue;
+mod rates;
 mod register;
 mod rest;
 mod schemas;

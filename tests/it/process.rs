@@ -89,7 +89,8 @@ impl Log {
         let (mut stderr, mut line, mut ready) = (BufReader::new(stderr), Vec::new(), Some(ready));
         while stderr.read_until(b'\n', &mut line).unwrap_or(0) > 0 {
             let text = String::from_utf8_lossy(&line).trim_end().to_owned();
-            if let Some(addresses) = addresses(&text)
+            if ready.is_some()
+                && let Some(addresses) = addresses(&text)
                 && let Some(ready) = ready.take()
             {
                 let _ = ready.send(addresses);

@@ -1,11 +1,13 @@
-//! Definitions that tests make, and programs that wait for the test.
+//! Definitions that tests make, the sources that they name, and programs that wait for the test.
 
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::service::{PATIENCE, eventually};
+use crate::service::{PATIENCE, Service, eventually, request_with};
+use crate::socket::{Socket, Talk};
 
 /// A tool with this metadata.
 pub fn tool(id: &str, metadata: Value) -> Value {
@@ -39,6 +41,46 @@ pub fn shell_within(timeout_ms: u64, script: &str) -> Value {
     let mut metadata = shell(script);
     metadata["limits"] = json!({ "timeout_ms": timeout_ms });
     metadata
+}
+
+/// The metadata of a handler in a Python source.
+pub fn python(source: &str) -> Value {
+    json!({ "runtime": "python", "source_url": source })
+}
+
+/// Writes a source into the catalog's folder, from which definitions may always take theirs.
+pub fn put_source(service: &Service, name: &str, content: impl AsRef<[u8]>) {
+    let file = service.path("data/catalog").join(name);
+    std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+    std::fs::write(file, content).unwrap();
+}
+
+/// Runs a script of the test's own in the catalog's folder, as one that makes an archive.
+pub fn in_catalog(service: &Service, script: &str) {
+    let mut command = Command::new("python3");
+    let status = command.args(["-c", script]).current_dir(service.path("data/catalog")).status().unwrap();
+    assert!(status.success(), "{status}");
+}
+
+/// A run of a tool that was accepted: its connection, and its uuid.
+pub async fn accepted(service: &Service, id: &str, input: Value, options: Value) -> (Socket, String) {
+    let mut socket = service.socket("/tool").await;
+    socket.send(&request_with("tool", id, input, options)).await;
+    let frame = socket.frame().await.unwrap();
+    let uuid = frame["uuid"].as_str().unwrap_or_else(|| panic!("not accepted: {frame}"));
+    (socket, uuid.to_owned())
+}
+
+/// A run of a tool whose client wants to hear of it while it runs.
+pub async fn streamed(service: &Service, id: &str, input: Value) -> Talk {
+    let text = request_with("tool", id, input, json!({ "stream": true }));
+    service.talk("/tool", &text).await
+}
+
+/// The log lines that were heard.
+pub fn lines(talk: &Talk) -> Vec<&str> {
+    let log = talk.frames.iter().filter(|frame| frame["event"] == "log");
+    log.filter_map(|frame| frame["line"].as_str()).collect()
 }
 
 /// A door at which programs wait until the test opens it.

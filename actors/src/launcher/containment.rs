@@ -34,6 +34,8 @@ impl Contained {
     /// # Errors
     /// One sentence: why the wanted way cannot be had.
     pub fn establish(wanted: Containment) -> Result<Option<Self>, String> {
+        // No terminal; and where the kernel shares the processor among sessions, a fair part for each executor.
+        let _ = nix::unistd::setsid();
         // The kernel short of memory ends a program before it ends the service.
         let _ = fs::write("/proc/self/oom_score_adj", "300");
         let mut problems = Vec::new();

@@ -9,8 +9,8 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use super::protocol::{self, Reply, Request};
 use super::spawn;
 
-/// Standard input, output and error, and a channel.
-const MAX_FDS: usize = 4;
+/// Standard input, output and error, and a channel of two pipes.
+const MAX_FDS: usize = 5;
 
 /// A blocking socket and what it brought.
 pub struct Inbox {

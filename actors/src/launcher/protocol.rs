@@ -13,7 +13,8 @@ const MAX_BYTES: usize = 16 << 20;
 pub enum Request {
     /// The first request: how programs are to be kept together.
     Contain(Containment),
-    /// Start a program. Its standard input, output and error come along, and maybe a channel as descriptor 3.
+    /// Start a program. Its standard input, output and error come along, and maybe a channel as descriptors 3
+    /// and 4.
     Start(Start),
     /// Watch the program, which runs already, from now on.
     Watch(Limits),
@@ -81,9 +82,7 @@ pub enum Exceeded {
 pub enum Reply {
     /// Programs are kept together in this way.
     Contained(Containment),
-    /// The program was started.
-    Started,
-    /// What was asked for last could not be done, for this reason.
+    /// What was asked for last could not be done, for this reason; a program that is started is told when it ends.
     Failed(String),
     /// Nothing but the program is left.
     Swept,

@@ -111,8 +111,7 @@ fn execute(prepared: &Prepared) -> i32 {
     let errno = Errno::last_raw;
     // SAFETY: system calls on memory that `Prepared` holds; none allocates or locks.
     unsafe {
-        // A session of its own: no terminal, and a process group that bears its id.
-        if failed(libc::setsid()) {
+        if failed(libc::setpgid(0, 0)) {
             return errno();
         }
         for (number, fd) in (0..).zip(&prepared.fds) {

@@ -22,12 +22,12 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Makes a folder that only this user can enter.
+    /// Makes a folder that only this user can enter. The parent is absolute, since programs get it as their working
+    /// folder, and is there.
     pub fn make(parent: &Path, uuid: Uuid, attempt: u32) -> io::Result<Self> {
         let path = parent.join(format!("{uuid}-{attempt}"));
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
-        // The program gets it as its working folder, which must be absolute.
-        Ok(Self { path: path.canonicalize()?, is_removed: false })
+        fs::DirBuilder::new().mode(0o700).create(&path)?;
+        Ok(Self { path, is_removed: false })
     }
 
     /// Where it is.

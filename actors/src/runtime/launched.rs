@@ -11,6 +11,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use nix::fcntl::OFlag;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
@@ -63,26 +64,29 @@ pub struct Program<'a> {
     pub env: BTreeMap<&'a str, &'a str>,
     /// Its working folder.
     pub folder: &'a Path,
-    /// Whether it is fed on standard input; else that is empty.
-    pub is_fed: bool,
+    /// What it is given on standard input; else that is empty.
+    pub input: Option<String>,
 }
 
 /// The ends of the pipes of a program that was started.
 #[derive(Debug)]
 pub struct Pipes {
-    /// Its standard input, where it is fed.
-    pub stdin: Option<pipe::Sender>,
+    /// Its standard input and what is still to be written to it, where a pipe does not hold all.
+    pub rest: Option<(pipe::Sender, Vec<u8>)>,
     /// Its standard output.
     pub stdout: pipe::Receiver,
     /// Its standard error.
     pub stderr: pipe::Receiver,
 }
 
-/// The ends of a warm program: what it prints, and a channel that is its descriptor 3.
+/// The ends of a warm program: what it prints, and a channel of two pipes, which are its descriptors 3 and 4. (A pair of
+/// sockets costs nearly twice as much a message.)
 #[derive(Debug)]
 pub struct Channel {
-    /// Both directions.
-    pub channel: UnixStream,
+    /// What it is asked.
+    pub requests: pipe::Sender,
+    /// What it answers.
+    pub answers: pipe::Receiver,
     /// Standard output and error, in the order in which they were printed.
     pub log: pipe::Receiver,
 }
@@ -107,32 +111,35 @@ impl Launcher {
     /// Starts a program that is watched from its beginning.
     ///
     /// # Errors
-    /// The outcome: it could not be started.
-    pub async fn run(&mut self, program: Program<'_>, bounds: &Bounds) -> Result<Pipes, Outcome> {
+    /// The outcome: the launcher failed. That the program could not be started is told by [`Launcher::ended`].
+    pub async fn run(&mut self, mut program: Program<'_>, bounds: &Bounds) -> Result<Pipes, Outcome> {
+        let failed = |error: std::io::Error| not_started(&error.to_string());
         let watch = limits(bounds, Some(program.folder));
-        let (stdout, child_stdout) = output_pipe().map_err(|error| not_started(&error.to_string()))?;
-        let (stderr, child_stderr) = output_pipe().map_err(|error| not_started(&error.to_string()))?;
-        let (stdin, child_stdin) = input(program.is_fed).map_err(|error| not_started(&error.to_string()))?;
+        let (stdout, child_stdout) = output_pipe().map_err(failed)?;
+        let (stderr, child_stderr) = output_pipe().map_err(failed)?;
+        let (rest, child_stdin) = input(program.input.take()).map_err(failed)?;
         let start = start(program, bounds, Some(watch));
         self.start(start, vec![child_stdin, child_stdout, child_stderr]).await?;
-        Ok(Pipes { stdin, stdout, stderr })
+        Ok(Pipes { rest, stdout, stderr })
     }
 
     /// Starts a program that stays for many runs, each of which is watched by [`Launcher::watch`].
     ///
     /// # Errors
-    /// The outcome: it could not be started.
+    /// The outcome: the launcher failed. That the program could not be started is told by [`Launcher::ended`].
     pub async fn keep(&mut self, program: Program<'_>, bounds: &Bounds) -> Result<Channel, Outcome> {
         let failed = |error: std::io::Error| not_started(&error.to_string());
         let (log, child_log) = output_pipe().map_err(failed)?;
         let child_stderr = child_log.try_clone().map_err(failed)?;
-        let (_, child_stdin) = input(false).map_err(failed)?;
-        let (channel, child_channel) = std::os::unix::net::UnixStream::pair().map_err(failed)?;
-        channel.set_nonblocking(true).map_err(failed)?;
-        let channel = UnixStream::from_std(channel).map_err(failed)?;
+        let (_, child_stdin) = input(None).map_err(failed)?;
+        let (child_requests, requests) = nonblocking_pipe().map_err(failed)?;
+        make_blocking(&child_requests).map_err(failed)?;
+        let requests = pipe::Sender::from_owned_fd_unchecked(requests).map_err(failed)?;
+        let (answers, child_answers) = output_pipe().map_err(failed)?;
         let start = start(program, bounds, None);
-        self.start(start, vec![child_stdin, child_log, child_stderr, child_channel.into()]).await?;
-        Ok(Channel { channel, log })
+        let fds = vec![child_stdin, child_log, child_stderr, child_requests, child_answers];
+        self.start(start, fds).await?;
+        Ok(Channel { requests, answers, log })
     }
 
     async fn start(&mut self, start: Start, fds: Vec<OwnedFd>) -> Result<(), Outcome> {
@@ -141,29 +148,18 @@ impl Launcher {
             self.live = Some(live);
         }
         let live = self.live.as_mut().ok_or_else(lost)?;
-        // Until the answer is here the launcher counts as lost: whoever stops waiting ends what was started.
-        let asked = async {
-            live.send(&Request::Start(start), &fds).await?;
-            drop(fds);
-            live.receive().await
-        };
-        match timeout(ANSWER, asked).await {
-            Ok(Some(Reply::Started)) => {
-                self.is_running = true;
-                Ok(())
-            }
-            Ok(Some(Reply::Failed(reason))) => Err(not_started(&reason)),
-            _ => {
-                self.live = None;
-                Err(lost())
-            }
+        self.is_running = true;
+        if live.send(&Request::Start(start), &fds).await.is_none() {
+            self.live = None;
+            return Err(lost());
         }
+        Ok(())
     }
 
     /// Resolves once the program and all that it started are gone; may be dropped and called again.
     ///
     /// # Errors
-    /// The outcome: the launcher failed.
+    /// The outcome: the program could not be started, or the launcher failed.
     pub async fn ended(&mut self) -> Result<Exit, Outcome> {
         let live = self.live.as_mut().ok_or_else(lost)?;
         let reply = live.receive().await;
@@ -178,6 +174,7 @@ impl Launcher {
                 self.live = None;
                 Ok(exit)
             }
+            Some(Reply::Failed(reason)) => Err(not_started(&reason)),
             _ => {
                 self.live = None;
                 Err(lost())
@@ -190,7 +187,7 @@ impl Launcher {
         let Some(live) = self.live.as_mut().filter(|_| self.is_running) else { return };
         let asked = async {
             live.send(&Request::Kill, &[]).await?;
-            while !matches!(live.receive().await?, Reply::Exited(_)) {}
+            while !matches!(live.receive().await?, Reply::Exited(_) | Reply::Failed(_)) {}
             Some(())
         };
         if timeout(ANSWER, asked).await != Ok(Some(())) {
@@ -399,17 +396,39 @@ fn limits(bounds: &Bounds, folder: Option<&Path>) -> Limits {
     }
 }
 
+/// A pipe of which the service reads one end.
 fn output_pipe() -> std::io::Result<(pipe::Receiver, OwnedFd)> {
-    let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
-    Ok((pipe::Receiver::from_owned_fd(reader)?, writer))
+    let (reader, writer) = nonblocking_pipe()?;
+    make_blocking(&writer)?;
+    Ok((pipe::Receiver::from_owned_fd_unchecked(reader)?, writer))
 }
 
-fn input(is_fed: bool) -> std::io::Result<(Option<pipe::Sender>, OwnedFd)> {
-    if !is_fed {
-        return Ok((None, File::open("/dev/null")?.into()));
+/// What a program reads: nothing, or a pipe that holds the input. What does not fit into the pipe is left to be written.
+fn input(text: Option<String>) -> std::io::Result<(Option<(pipe::Sender, Vec<u8>)>, OwnedFd)> {
+    let Some(text) = text else { return Ok((None, File::open("/dev/null")?.into())) };
+    let (reader, writer) = nonblocking_pipe()?;
+    make_blocking(&reader)?;
+    let mut rest = text.into_bytes();
+    let written = match nix::unistd::write(&writer, &rest) {
+        Ok(written) => written,
+        Err(nix::errno::Errno::EAGAIN) => 0,
+        Err(error) => return Err(error.into()),
+    };
+    rest.drain(..written);
+    if rest.is_empty() {
+        return Ok((None, reader));
     }
-    let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
-    Ok((Some(pipe::Sender::from_owned_fd(writer)?), reader))
+    Ok((Some((pipe::Sender::from_owned_fd_unchecked(writer)?, rest)), reader))
+}
+
+fn nonblocking_pipe() -> std::io::Result<(OwnedFd, OwnedFd)> {
+    Ok(nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?)
+}
+
+/// For the end that a program gets, which expects to wait.
+fn make_blocking(end: &OwnedFd) -> std::io::Result<()> {
+    nix::fcntl::fcntl(end, nix::fcntl::FcntlArg::F_SETFL(OFlag::empty()))?;
+    Ok(())
 }
 
 /// It could not be started.

@@ -70,10 +70,10 @@ async fn run_in(
         args: arguments(job, located, files.as_ref()),
         env: launched::environment(job, &context.path, &uuid),
         folder,
-        is_fed: reads_input(job),
+        input: reads_input(job).then(|| stdin_text(job)),
     };
     let pipes = launcher.run(program, &bounds).await?;
-    let run = Run { job, bounds, lines: Lines::of(job, context), prints_log: files.is_some() };
+    let run = Run { bounds, lines: Lines::of(job, context), prints_log: files.is_some() };
     let stdout = run.until_end(launcher, pipes, stop).await?;
     match files {
         Some(files) => files.output(&bounds).map(Produced::Json),
@@ -149,7 +149,6 @@ pub fn stdin_text(job: &Job) -> String {
 
 /// A program that runs.
 struct Run<'a> {
-    job: &'a Job,
     bounds: Bounds,
     lines: Lines<'a>,
     /// The output is a file: what is printed is log.
@@ -167,7 +166,7 @@ impl Run<'_> {
     ) -> Result<Vec<u8>, Outcome> {
         let mut printed = Vec::new();
         let ended = {
-            let mut feed = pin!(feed(pipes.stdin, self.job));
+            let mut feed = pin!(feed(pipes.rest));
             let mut out = pin!(read_stdout(pipes.stdout, &mut printed, self.bounds, self.prints_log));
             let mut err = pin!(self.lines.follow(pipes.stderr));
             let (mut is_fed, mut is_out_read, mut is_err_read) = (false, false, false);
@@ -229,10 +228,11 @@ async fn discard(mut stream: impl AsyncRead + Unpin) {
     while stream.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
 }
 
-/// Writes the input. A program that does not read it is no failure.
-async fn feed(stdin: Option<pipe::Sender>, job: &Job) {
-    let Some(mut stdin) = stdin else { return };
-    let _ = stdin.write_all(stdin_text(job).as_bytes()).await;
+/// Writes what the pipe did not hold of the input. A program that does not read it is no failure.
+async fn feed(rest: Option<(pipe::Sender, Vec<u8>)>) {
+    if let Some((mut stdin, rest)) = rest {
+        let _ = stdin.write_all(&rest).await;
+    }
 }
 
 fn check(exit: Exit, bounds: &Bounds, tail: &str) -> Result<(), Outcome> {

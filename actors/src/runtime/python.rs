@@ -1,6 +1,6 @@
 //! Runs a handler in a warm Python interpreter, which an executor keeps for the definition that it ran last.
 //!
-//! Requests and results travel over a channel of their own as lines of JSON, so that whatever the handler prints is
+//! Requests and results travel over a channel of their own, two pipes, as lines of JSON, so that whatever the handler prints is
 //! log. The interpreter is started, watched and ended through a launcher; between runs all that a handler started
 //! is ended, and its working folder is emptied. `python/worker.py` is the other side.
 
@@ -10,7 +10,6 @@ use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use uuid::Uuid;
 
@@ -76,7 +75,8 @@ pub struct Warm {
 struct Interpreter {
     definition: String,
     etag: String,
-    channel: UnixStream,
+    requests: pipe::Sender,
+    answers: pipe::Receiver,
     log: pipe::Receiver,
     /// What came over the channel and was not read as an answer yet.
     received: Vec<u8>,
@@ -192,14 +192,15 @@ impl Warm {
             ],
             env: launched::environment(job, &context.path, &uuid),
             folder: folder.path(),
-            is_fed: false,
+            input: None,
         };
-        let Channel { channel, log } = self.launcher.keep(program, &bounds).await?;
+        let Channel { requests, answers, log } = self.launcher.keep(program, &bounds).await?;
         self.launcher.watch(&bounds, Some(folder.path())).await?;
         let mut interpreter = Interpreter {
             definition: job.definition.id.clone(),
             etag: job.definition.etag.clone(),
-            channel,
+            requests,
+            answers,
             log,
             received: Vec::new(),
             kept: None,
@@ -229,12 +230,11 @@ impl Warm {
     ) -> Result<Vec<u8>, Outcome> {
         let interpreter = self.interpreter.as_mut().ok_or_else(garbled)?;
         let request = format!(
-            "{{\"execution\":\"{}\",\"attempt\":{attempt},\"definition\":{},\"traceparent\":{},\"deadline_ms\":{},\"folder\":{},\"input\":{}}}\n",
+            "{{\"execution\":\"{}\",\"attempt\":{attempt},\"definition\":{},\"traceparent\":{},\"deadline_ms\":{},\"folder\":null,\"input\":{}}}\n",
             job.uuid,
             json::quote(&job.definition.id),
             job.traceparent.as_deref().map_or_else(|| "null".to_owned(), json::quote),
             bounds.timeout.as_millis(),
-            json::quote(&interpreter.folder.path().to_string_lossy()),
             job.input.text,
         );
         interpreter.runs += 1;
@@ -291,8 +291,7 @@ impl Interpreter {
         is_watched: bool,
     ) -> Result<Vec<u8>, Outcome> {
         let (received, log) = (&mut self.received, &mut self.log);
-        let (reader, writer) = self.channel.split();
-        let mut answer = pin!(answer(reader, writer, request, received, bounds));
+        let mut answer = pin!(answer(&mut self.answers, &mut self.requests, request, received, bounds));
         let mut watch = pin!(tokio::time::sleep(UNWATCHED));
         let (mut is_watched, mut watches, mut is_logging) = (is_watched, is_watched, true);
         let mut buffer = [0; 8 * 1024];
@@ -348,8 +347,8 @@ impl Interpreter {
 
 /// The next line of the worker, without its end; none where the channel closed.
 async fn answer(
-    mut reader: tokio::net::unix::ReadHalf<'_>,
-    mut writer: tokio::net::unix::WriteHalf<'_>,
+    reader: &mut pipe::Receiver,
+    writer: &mut pipe::Sender,
     request: Option<&[u8]>,
     received: &mut Vec<u8>,
     bounds: &Bounds,

@@ -7,7 +7,6 @@
 //! whether the container is as it was.
 
 use super::{Bounds, Order, cpu_seconds};
-use crate::runtime::lines::Lines;
 
 /// Folders of file systems that an engine makes writable.
 const SHARED_MEMORY: [&str; 2] = ["/dev/shm", "/dev/mqueue"];
@@ -43,17 +42,37 @@ l; b=$r
 pub fn prelude(mark: &str, folders: impl Iterator<Item = String>) -> String {
     let folders: Vec<_> = folders.chain(SHARED_MEMORY.map(str::to_owned)).collect();
     let folders = quote(&folders.join(" "));
+    // To kill "all" is to kill all of the machine where an engine was told to share its processes.
     // A program gets standard output and error opened anew, since it may change how they are open (O_NONBLOCK), for
-    // all who share them; where the engine does not let nobody open them it gets those of the shell.
+    // all who share them; where nobody may open them it gets those of the shell.
     format!(
-        "d={folders}\n{FUNCTIONS}if (: >/proc/self/fd/1 2>/proc/self/fd/2) 2>/dev/null; then a=anew; else a=shared; fi\n\
+        "if [ $$ != 1 ]; then printf '%s foreign\\n' {mark}; exit; fi\nd={folders}\n{FUNCTIONS}\
+         if (: >/proc/self/fd/1 2>/proc/self/fd/2) 2>/dev/null; then a=anew; else a=shared; fi\n\
          printf '%s %s\\n' {mark} $a\n"
     )
 }
 
-/// What a shell said to the prelude: whether it can open its output anew.
-pub fn opens_anew(line: &str) -> bool {
-    line == "anew"
+/// What a shell answers to the prelude.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// A program's output can be opened anew.
+    Anew,
+    /// It shares that of the shell.
+    Shared,
+    /// The shell is not the first process: its container has other processes than its own.
+    Foreign,
+}
+
+impl Answer {
+    /// Reads the line after the mark.
+    pub fn parse(line: &str) -> Option<Self> {
+        match line {
+            "anew" => Some(Self::Anew),
+            "shared" => Some(Self::Shared),
+            "foreign" => Some(Self::Foreign),
+            _ => None,
+        }
+    }
 }
 
 /// One execution, as a shell's command.
@@ -73,13 +92,14 @@ pub fn request(order: &Order, argv: &[String], bounds: &Bounds, mark: &str, open
         run.push_str(&format!("env {} ", pairs.collect::<Vec<_>>().join(" ")));
     }
     run.push_str(&argv.iter().map(|word| quote(word)).collect::<Vec<_>>().join(" "));
-    if opens_anew {
-        run.push_str(" >/proc/self/fd/1 2>/proc/self/fd/2");
-    }
+    run.push_str(if opens_anew { " >/proc/self/fd/1 2>/proc/self/fd/3 3>&-" } else { " 2>&3 3>&-" });
     let run = match &order.stdin {
         Some(stdin) => format!("printf %s {} | ({run})", quote(stdin)),
-        None => format!("({run}) </dev/null"),
+        // At the command itself: dash forgets it at a subshell within a group.
+        None => format!("({run} </dev/null)"),
     };
+    // When a signal ends a program some shells tell so on standard error, with all that was run.
+    let run = format!("{{ {run}; }} 3>&2 2>/dev/null");
     let path = order.env.iter().find(|(name, _)| name == "PATH");
     let path = path.map(|(_, value)| format!("PATH={} ", quote(value))).unwrap_or_default();
     let program = argv.first().map(|word| quote(word)).unwrap_or_default();
@@ -164,24 +184,112 @@ pub struct Errors {
 }
 
 impl Errors {
-    /// Takes what was printed. Whether the mark has come.
-    pub fn push(&mut self, printed: &[u8], mark: &str, lines: &mut Lines<'_>) -> bool {
+    /// Takes what was printed. What is no mark for sure, and whether the mark has come.
+    pub fn push(&mut self, printed: &[u8], mark: &str) -> (Vec<u8>, bool) {
         self.held.extend_from_slice(printed);
         let mark = format!("{mark}\n");
         if let Some(place) = find(&self.held, mark.as_bytes()) {
-            lines.write(&self.held[..place]);
-            self.held.clear();
-            return true;
+            self.held.truncate(place);
+            return (std::mem::take(&mut self.held), true);
         }
         let begins = |length: &usize| self.held.ends_with(&mark.as_bytes()[..*length]);
         let kept = (1..mark.len()).rev().find(begins).unwrap_or(0);
-        let passed = self.held.len() - kept;
-        lines.write(&self.held[..passed]);
-        self.held.drain(..passed);
-        false
+        let rest = self.held.split_off(self.held.len() - kept);
+        (std::mem::replace(&mut self.held, rest), false)
     }
 }
 
 fn find(bytes: &[u8], word: &[u8]) -> Option<usize> {
     bytes.windows(word.len()).position(|window| window == word)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const MARK: &str = "0123456789abcdef";
+
+    fn bounds(cpu: Option<Duration>) -> Bounds {
+        Bounds {
+            timeout: Duration::from_secs(1),
+            output_bytes: 1,
+            memory_bytes: 1,
+            cpu,
+            processes: 1,
+            files: 1,
+            disk_bytes: 1,
+        }
+    }
+
+    fn words(words: &[&str]) -> Vec<String> {
+        words.iter().map(|word| (*word).to_owned()).collect()
+    }
+
+    #[test]
+    fn a_request_is_one_command_whatever_stands_in_it() {
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let order = Order {
+            command: Vec::new(),
+            args: Vec::new(),
+            env: vec![pair("A", "it's"), pair("a.b", "$(x)"), pair("UID", "7")],
+            stdin: Some("a\n'b'".into()),
+        };
+        let limited = bounds(Some(Duration::from_millis(1_001)));
+        assert_eq!(
+            request(&order, &words(&["tr", "a b", "`"]), &limited, MARK, true),
+            r#"if command -v 'tr' >/dev/null 2>&1; then { printf %s 'a
+'\''b'\''' | (ulimit -St 2; ulimit -Ht 3; export A='it'\''s'; exec env 'a.b=$(x)' 'UID=7' 'tr' 'a b' '`' >/proc/self/fd/1 2>/proc/self/fd/3 3>&-); } 3>&2 2>/dev/null; e 0123456789abcdef $?; else e 0123456789abcdef none; fi; c 0123456789abcdef
+"#
+        );
+        let order = Order { env: vec![pair("PATH", "/x")], stdin: None, ..order };
+        let asked = request(&order, &words(&["a"]), &bounds(None), MARK, false);
+        assert!(asked.starts_with("if PATH='/x' command -v 'a' "), "{asked}");
+        assert!(asked.contains("(export PATH='/x'; exec 'a' 2>&3 3>&- </dev/null); }"), "{asked}");
+    }
+
+    #[test]
+    fn output_ends_at_the_mark_wherever_it_is_cut() {
+        let said = format!("some\0 0123{MARK} 3 1\n{MARK} clean\n");
+        for cut in 0..said.len() {
+            let mut output = Output::default();
+            output.push(&said.as_bytes()[..cut]);
+            let early = output.take(MARK);
+            assert!(output.len() <= 10);
+            output.push(&said.as_bytes()[cut..]);
+            let (before, line) = early.or_else(|| output.take(MARK)).expect("all is there");
+            assert_eq!((before.as_slice(), line.as_str()), (&b"some\0 0123"[..], "3 1"), "{cut}");
+            assert_eq!(End::parse(&line), Some(End { status: Some(3), is_out_of_memory: true }));
+            assert_eq!(output.take(MARK), Some((Vec::new(), "clean".to_owned())), "{cut}");
+            assert_eq!(output.take(MARK), None);
+        }
+        assert_eq!(End::parse("none 0"), Some(End { status: None, is_out_of_memory: false }));
+        assert_eq!(End::parse("x 0"), None);
+    }
+
+    #[test]
+    fn errors_are_passed_on_as_they_come_but_for_the_mark() {
+        let said = format!("line\n0123 0{MARK}\n");
+        for cut in 0..=said.len() {
+            let mut errors = Errors::default();
+            let (mut passed, early) = errors.push(&said.as_bytes()[..cut], MARK);
+            assert_eq!(early, cut == said.len());
+            assert!(cut > 5 || passed.len() == cut, "{cut}");
+            if !early {
+                let (rest, has_come) = errors.push(&said.as_bytes()[cut..], MARK);
+                assert!(has_come);
+                passed.extend(rest);
+            }
+            assert_eq!(passed, b"line\n0123 0", "{cut}");
+        }
+    }
+
+    #[test]
+    fn only_what_a_shell_can_name_is_exported() {
+        let names = [("A", true), ("_a1", true), ("1a", false), ("a-b", false), ("UID", false), ("_", false)];
+        for (name, is_word) in names {
+            assert_eq!(is_exportable(name), is_word, "{name}");
+        }
+    }
 }

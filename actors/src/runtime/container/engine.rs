@@ -82,6 +82,15 @@ impl Engine {
         }
     }
 
+    /// Removes all containers of this service, before it ends. Their executors must have ended.
+    pub async fn close(&self) {
+        let known = self.answered().clone();
+        if let Some(docker) = known {
+            // Told in the log; the next process looks again.
+            let _ = self.sweep_on(&docker).await;
+        }
+    }
+
     /// The engine, for a container.
     ///
     /// # Errors
@@ -195,7 +204,7 @@ impl Engine {
             match docker.list_containers(Some(options)).await {
                 Ok(found) if found.is_empty() => return Ok(()),
                 Ok(found) => {
-                    tracing::info!(containers = found.len(), "removing what an earlier process left");
+                    tracing::info!(containers = found.len(), "removing containers that are left");
                     let ids = futures_util::stream::iter(found.into_iter().filter_map(|found| found.id));
                     ids.for_each_concurrent(REMOVED_AT_ONCE, async |id| self.remove(docker, &id).await).await;
                 }
@@ -208,7 +217,7 @@ impl Engine {
                 Err(error) => return Err(self.failed(&error, "could not list its containers")),
             }
         }
-        tracing::error!("containers that an earlier process left could not be removed");
+        tracing::error!("containers that are left could not be removed");
         Ok(())
     }
 
@@ -285,6 +294,8 @@ fn refusal(message: &str) -> Option<String> {
     let of = |what: &str| program().map(|program| format!("the image has no program {program:?}{what}"));
     if has("executable file not found") || has("no such file or directory") {
         of("")
+    } else if has("chdir to cwd") {
+        Some("nobody, the user of a container, may not enter the image's working folder".into())
     } else if has("permission denied") || has("is a directory") {
         of(" that can be executed")
     } else if has("network not found") || (has("network") && has("not found")) {

@@ -40,8 +40,8 @@ pub async fn run(
     let body = body(order, job, attempt, engine, &image, &bounds)?;
     let mut running = start(engine, docker, body, stop).await?;
     let started = Instant::now();
-    let ended = stop.or(running.until_end(order.stdin.as_deref(), &mut lines, &bounds)).await;
-    running.instance.remove().await;
+    let ended = running.until_end(order.stdin.as_deref(), &mut lines, &bounds, stop).await;
+    running.instance.remove(running.output).await;
     let (stdout, exit) = ended?;
     // The first process of a container cannot be ended by SIGKILL from within it: it was the kernel, and unless its
     // processor time was over, for its memory. Not every engine tells of that.
@@ -90,7 +90,7 @@ async fn start(
         }
         outcome = stop.reached() => {
             if let Ok(Ok(Ok(running))) = tokio::time::timeout(SETTLE, starting).await {
-                running.instance.remove().await;
+                running.instance.remove(running.output).await;
             }
             Err(outcome)
         }
@@ -122,6 +122,7 @@ impl Running {
         stdin: Option<&str>,
         lines: &mut Lines<'_>,
         bounds: &Bounds,
+        stop: &mut Stop,
     ) -> Result<(Vec<u8>, Exit), Outcome> {
         let mut stdout = Vec::new();
         {
@@ -136,6 +137,7 @@ impl Running {
                         Some(Err(_)) | None => break,
                     },
                     () = &mut feeding, if !is_fed => is_fed = true,
+                    outcome = stop.reached() => return Err(outcome),
                 }
                 if stdout.len() > bounds.output_bytes {
                     return Err(bounds.output_too_large());
@@ -143,7 +145,7 @@ impl Running {
             }
         }
         lines.finish();
-        Ok((stdout, self.instance.exit().await?))
+        Ok((stdout, stop.or(self.instance.exit()).await?))
     }
 }
 

@@ -29,6 +29,8 @@ pub struct Image {
     pub cmd: Vec<String>,
     /// Folders that an engine would make writable.
     pub volumes: Vec<String>,
+    /// Whether an engine would run something in it from time to time to see whether it is well.
+    pub has_check: bool,
 }
 
 /// The images that are being fetched, by name.
@@ -113,6 +115,7 @@ impl Image {
             entrypoint: config.entrypoint.unwrap_or_default(),
             cmd: config.cmd.unwrap_or_default(),
             volumes: config.volumes.unwrap_or_default(),
+            has_check: config.healthcheck.is_some(),
         }
     }
 }

@@ -7,9 +7,10 @@ use bollard::Docker;
 use bollard::container::AttachContainerResults;
 use bollard::errors::Error;
 use bollard::models::{
-    ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, ResourcesUlimits,
+    ContainerCreateBody, ContainerStateStatusEnum as Status, HealthConfig, HostConfig, HostConfigLogConfig, ResourcesUlimits,
 };
 use bollard::query_parameters::{AttachContainerOptions, CreateContainerOptions};
+use futures_util::StreamExt;
 use nix::sys::resource::{Resource, getrlimit};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
@@ -98,7 +99,7 @@ impl Instance {
             match self.docker.inspect_container(&self.name, None).await {
                 Ok(found) => {
                     let state = found.state.unwrap_or_default();
-                    if state.running == Some(false) {
+                    if matches!(state.status, Some(Status::EXITED | Status::DEAD)) {
                         return Ok(Exit {
                             status: state.exit_code.unwrap_or_default(),
                             is_out_of_memory: state.oom_killed.unwrap_or_default(),
@@ -110,6 +111,8 @@ impl Instance {
                 Err(Error::DockerResponseServerError { status_code: 404, .. }) => {
                     return Err(Outcome::failed("container_ended", "the container was removed by somebody else"));
                 }
+                // It is being removed.
+                Err(Error::DockerResponseServerError { .. }) => {}
                 Err(error) => return Err(self.engine.failed(&error, "could not tell how the container ended")),
             }
             if Instant::now() >= deadline {
@@ -121,10 +124,17 @@ impl Instance {
         }
     }
 
-    /// Ends and removes it.
-    pub async fn remove(mut self) {
-        // Not before it is done: who drops this meanwhile has it removed all the same.
-        self.engine.remove(&self.docker, &self.name).await;
+    /// Ends and removes it, reading on meanwhile: as long as nobody takes what a container printed, Podman does not
+    /// see its end, and waits for seconds.
+    pub async fn remove(mut self, mut stream: AttachContainerResults) {
+        let discard = async {
+            while let Some(Ok(_)) = stream.output.next().await {}
+            std::future::pending().await
+        };
+        tokio::select! {
+            () = self.engine.remove(&self.docker, &self.name) => {}
+            () = discard => {}
+        }
         self.is_gone = true;
     }
 }
@@ -151,6 +161,8 @@ pub fn host(engine: &Engine, image: &Image, network: &Network, bounds: &Bounds) 
         memory_swap: Some(memory),
         pids_limit: Some(signed(bounds.processes)),
         ulimits: Some(vec![ulimit("nofile", files, files), ulimit("nproc", processes, processes)]),
+        // A warm container's shell is its first process.
+        init: Some(false),
         readonly_rootfs: Some(true),
         tmpfs: Some(file_systems(engine, image)),
         shm_size: Some(signed(engine.tmpfs_mb() << 20)),
@@ -182,7 +194,8 @@ pub fn body(
         open_stdin: Some(is_fed),
         stdin_once: Some(is_fed),
         labels: Some([(LABEL.to_owned(), engine.service().to_owned())].into()),
-        healthcheck: Some(HealthConfig { test: Some(vec!["NONE".into()]), ..HealthConfig::default() }),
+        // Nobody asks for its health. Podman takes no "none" where there is nothing to switch off.
+        healthcheck: image.has_check.then(|| HealthConfig { test: Some(vec!["NONE".into()]), ..HealthConfig::default() }),
         host_config: Some(host),
         ..ContainerCreateBody::default()
     }

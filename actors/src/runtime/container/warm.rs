@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
-use super::agent::{self, End, Errors, Output};
+use super::agent::{self, Answer, End, Errors, Output};
 use super::engine::Engine;
 use super::image::Image;
 use super::instance::{self, Instance};
@@ -80,12 +80,12 @@ impl Warm {
         };
         let argv = order.argv(&agent.image)?;
         let begun = Instant::now();
-        let heard = stop.or(agent.run(order, &argv, &mut lines, &bounds)).await;
+        let heard = agent.run(order, &argv, &mut lines, &bounds, stop).await;
         lines.finish();
         let (stdout, end) = match heard {
             Ok(heard) => heard,
             Err(outcome) => {
-                agent.instance.remove().await;
+                agent.instance.remove(agent.stream).await;
                 return Err(outcome);
             }
         };
@@ -107,12 +107,12 @@ impl Warm {
     /// Removes what is kept, before the service ends.
     pub async fn close(&mut self) {
         if let Some((_, agent)) = self.kept.take() {
-            agent.instance.remove().await;
+            agent.instance.remove(agent.stream).await;
         }
         if let Some((_, starting)) = self.ahead.take()
             && let Ok(Ok(agent)) = timeout(SETTLE, started(starting)).await
         {
-            agent.instance.remove().await;
+            agent.instance.remove(agent.stream).await;
         }
     }
 
@@ -172,8 +172,14 @@ impl Agent {
             Self { instance, image, stream, output, opens_anew: false, runs: 0, resetting: None };
         agent.write(&prelude).await;
         let answer = timeout(READY, agent.line(&mark)).await.ok().flatten();
-        let silent = || Outcome::failed("not_startable", "`sh` in the image does not answer as a shell does");
-        agent.opens_anew = agent::opens_anew(&answer.ok_or_else(silent)?);
+        let unfit = |message| Err(Outcome::failed("not_startable", message));
+        match answer.as_deref().and_then(Answer::parse) {
+            Some(Answer::Foreign) => {
+                return unfit("the engine gives a container no processes of its own, so none can be kept warm");
+            }
+            None => return unfit("`sh` in the image does not answer as a shell does"),
+            Some(answer) => agent.opens_anew = answer == Answer::Anew,
+        }
         Ok(agent)
     }
 
@@ -184,19 +190,27 @@ impl Agent {
         argv: &[String],
         lines: &mut Lines<'_>,
         bounds: &Bounds,
+        stop: &mut Stop,
     ) -> Result<(Vec<u8>, End), Outcome> {
         let mark = mark();
+        let request = agent::request(order, argv, bounds, &mark, self.opens_anew);
         self.runs += 1;
-        self.write(&agent::request(order, argv, bounds, &mark, self.opens_anew)).await;
+        stop.or(self.write(&request).map(Ok)).await?;
         let (mut ended, mut errors, mut is_heard) = (None, Errors::default(), false);
         loop {
-            match self.stream.output.next().await {
+            let frame = tokio::select! {
+                frame = self.stream.output.next() => frame,
+                outcome = stop.reached() => return Err(outcome),
+            };
+            match frame {
                 Some(Ok(LogOutput::StdOut { message })) => self.output.push(&message),
                 Some(Ok(LogOutput::StdErr { message })) if !is_heard => {
-                    is_heard = errors.push(&message, &mark, lines);
+                    let (passed, has_come) = errors.push(&message, &mark);
+                    lines.write(&passed);
+                    is_heard = has_come;
                 }
                 Some(Ok(_)) => {}
-                Some(Err(_)) | None => return Err(self.lost(bounds, lines).await),
+                Some(Err(_)) | None => return stop.or(self.lost(bounds, lines).map(Err)).await,
             }
             if ended.is_none() {
                 ended = self.output.take(&mark);

@@ -2,7 +2,8 @@
 //! for each content of a requirements.txt (and interpreter, and arguments of pip).
 //!
 //! Here is who asks: concurrent callers that want the same environment share one making. It is a task of its own and
-//! goes on when who asked for it is gone, since a run may take less long than an installation. `make` makes one.
+//! goes on when who asked for it is gone, since a run may take less long than an installation. `make` makes one
+//! and `run` runs what it takes.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use crate::settings::PythonSettings;
 use make::{Machine, Maker, Recipe};
 
 mod make;
+mod run;
 #[cfg(test)]
 mod tests;
 
@@ -97,8 +99,8 @@ impl Environments {
     /// environment for it, which is made first where there is none yet. The pin must change with the source.
     ///
     /// # Errors
-    /// One sentence, with the end of what pip said: the environment cannot be made. It is tried again by a later call,
-    /// but not within five seconds.
+    /// One sentence, with the end of what pip said: the environment cannot be made. A later call tries it again, but
+    /// not within five seconds.
     pub async fn interpreter(&self, pin: &str, folder: &Path) -> Result<PathBuf, String> {
         let shared = &self.shared;
         if let Some(python) = shared.known(pin, folder) {

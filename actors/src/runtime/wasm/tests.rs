@@ -245,17 +245,17 @@ async fn a_guest_that_computes_never_holds_a_worker() {
     stand.engine.code(&file, &pin).await.expect("compiles");
     let turns = Arc::new(AtomicU32::new(0));
     let counted = turns.clone();
-    // There is one worker for this and for the guest.
+    // There is one worker for this and for the guest: with the guest on it, each turn would take a tick.
     let other = tokio::spawn(async move {
         loop {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            tokio::task::yield_now().await;
             counted.fetch_add(1, Ordering::Relaxed);
         }
     });
     let metadata = json!({"limits": {"timeout_ms": 500}});
     let _ = stand.run(&command(guests::SPIN), metadata, "{}").await.expect_err("too late");
     other.abort();
-    assert!(turns.load(Ordering::Relaxed) > 20, "{turns:?}");
+    assert!(turns.load(Ordering::Relaxed) > 5_000, "{turns:?}");
 }
 
 #[tokio::test]
@@ -316,7 +316,6 @@ async fn an_instance_is_replaced_after_a_trap_a_timeout_and_enough_runs() {
     for guest in [function(guests::COUNT_OR_TRAP), function(guests::COUNT_OR_SPIN)] {
         for (input, answer) in [
             ("{}", Some("1")),
-            ("{}", Some("2")),
             (r#"{"a":1}"#, None),
             ("{}", Some("1")),
             ("{}", Some("2")),

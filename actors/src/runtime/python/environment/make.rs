@@ -1,22 +1,17 @@
-//! Makes a virtual environment with `venv` and `pip`, in the folder that bears its hash: the paths inside are absolute,
-//! so it cannot be made elsewhere and moved. A marker, written last, tells a whole one from what was left of one.
+//! Makes a virtual environment with `venv` and `pip`, in the folder that bears its hash: the paths inside are
+//! absolute, so it cannot be made elsewhere and moved. A marker, written last, tells a whole one from what was left.
 
-use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
 use sha2::{Digest, Sha256};
-use tokio::io::AsyncReadExt;
-use tokio::net::unix::pipe;
 use tokio::process::Command;
 use uuid::Uuid;
 
+use super::run::{Ended, run};
 use crate::runtime::folder;
 use crate::settings::PythonSettings;
 
@@ -36,9 +31,6 @@ const QUESTION: &str =
 
 /// How long the answer may take.
 const ASK: Duration = Duration::from_secs(10);
-
-/// How much is kept of the end of what a program printed.
-const TAIL: usize = 2_048;
 
 /// How large a requirements.txt may be.
 const MAX_REQUIREMENTS: u64 = 1 << 20;
@@ -218,8 +210,9 @@ impl Maker {
         if !ended.status.success() {
             let lacks = ["ensurepip is not", "No module named ensurepip", "No module named venv"];
             if lacks.iter().any(|words| ended.tail.contains(words)) {
-                let problem = "this machine's Python lacks `venv` or `ensurepip`, which are in Debian's package python3-venv";
-                return Err(problem.into());
+                let lacking =
+                    "this machine's Python lacks `venv` or `ensurepip`; Debian has them in python3-venv";
+                return Err(lacking.into());
             }
             return Err(told("`python -m venv`", &ended));
         }
@@ -324,52 +317,4 @@ fn finish(home: &Path) -> io::Result<()> {
 pub fn touch(marker: &Path) {
     // Only the order in which environments are removed depends on it.
     let _ = File::open(marker).and_then(|file| file.set_modified(SystemTime::now()));
-}
-
-/// How a program ended, and the end of what it printed.
-struct Ended {
-    status: ExitStatus,
-    tail: String,
-}
-
-/// A group of processes, which is ended with this.
-struct Group(Pid);
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        let _ = killpg(self.0, Signal::SIGKILL);
-    }
-}
-
-/// Runs a program to its end, and ends what it leaves in its group; also when this is dropped.
-async fn run(mut command: Command) -> io::Result<Ended> {
-    let (output, input) = io::pipe()?;
-    command.stdin(Stdio::null()).stdout(input.try_clone()?).stderr(input);
-    let mut child = command.process_group(0).kill_on_drop(true).spawn()?;
-    let group = Group(Pid::from_raw(child.id().expect("it was not waited for").cast_signed()));
-    // It holds this side's ends of the pipe, which would not end.
-    drop(command);
-    let mut output = pipe::Receiver::from_owned_fd(output.into())?;
-    let (mut tail, mut buffer, mut is_open) = (VecDeque::new(), [0; 4 * 1024], true);
-    let status = loop {
-        tokio::select! {
-            status = child.wait() => break status?,
-            read = output.read(&mut buffer), if is_open => match read {
-                Ok(read) if read > 0 => keep_tail(&mut tail, &buffer[..read]),
-                _ => is_open = false,
-            },
-        }
-    };
-    drop(group);
-    // All that it printed is in the pipe by now.
-    while let Ok(read @ 1..) = output.try_read(&mut buffer) {
-        keep_tail(&mut tail, &buffer[..read]);
-    }
-    let tail = String::from_utf8_lossy(tail.make_contiguous()).trim().to_owned();
-    Ok(Ended { status, tail })
-}
-
-fn keep_tail(tail: &mut VecDeque<u8>, read: &[u8]) {
-    tail.extend(read);
-    tail.drain(..tail.len().saturating_sub(TAIL));
 }

@@ -1,4 +1,5 @@
-//! One real environment, made offline; the rest with a script in the place of Python, which writes down what it is asked.
+//! One real environment, made offline; the rest with a script in the place of Python, which writes down what it is
+//! asked.
 
 use std::process::Command;
 

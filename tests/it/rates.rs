@@ -1,0 +1,226 @@
+//! How fast each runtime is, beside the floor that nothing built on it can pass, both measured in the same run. These
+//! are measurements, not tests: `cargo test --test it rates:: -- --ignored --nocapture --test-threads 1`.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use actors::definition::{Definition, Kind};
+use actors::execution::{Client, Options};
+use actors::json::RawObject;
+use actors::settings::Settings;
+use actors::system::{Host, System};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::Command;
+use tokio::task::JoinSet;
+
+use crate::program::tool;
+use crate::service::{Launch, request};
+use crate::socket::Talk;
+
+/// How many times floor and service take turns.
+const ROUNDS: usize = 5;
+
+/// How long each turn is.
+const TURN: Duration = Duration::from_secs(2);
+
+/// Repeats `work` in `width` tasks for a turn: how often it was done in a second.
+async fn rate<F: Future<Output = ()> + Send>(
+    width: usize,
+    work: impl Fn() -> F + Send + Sync + 'static,
+) -> f64 {
+    let (work, done) = (Arc::new(work), Arc::new(AtomicUsize::new(0)));
+    let start = Instant::now();
+    let mut tasks = JoinSet::new();
+    for _ in 0..width {
+        let (work, done) = (work.clone(), done.clone());
+        tasks.spawn(async move {
+            while start.elapsed() < TURN {
+                work().await;
+                done.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+    }
+    tasks.join_all().await;
+    done.load(Ordering::Relaxed) as f64 / start.elapsed().as_secs_f64()
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// Prints pairs of rates, and the median of their ratios.
+fn report(what: &str, pairs: &[(f64, f64)]) {
+    let ratio = median(pairs.iter().map(|(floor, ours)| ours / floor).collect());
+    println!("{what}: ratio {ratio:.2}");
+    for (floor, ours) in pairs {
+        println!("  floor {floor:>9.0}/s   service {ours:>9.0}/s   {:.2}", ours / floor);
+    }
+}
+
+/// The engine alone, without the sockets around it.
+struct Engine(System);
+
+impl Engine {
+    async fn start(pools: &str) -> Self {
+        let mut config: toml::Table = include_str!("../../config/default.toml").parse().unwrap();
+        for edge in ["rest", "websocket", "log"] {
+            config.remove(edge);
+        }
+        config["store"]["url"] = "mem://".into();
+        for (runtime, pool) in pools.parse::<toml::Table>().unwrap() {
+            config["pools"][&runtime]["min"] = pool.clone();
+            config["pools"][&runtime]["max"] = pool;
+        }
+        let settings: Settings = config.try_into().unwrap();
+        let launcher = vec![env!("CARGO_BIN_EXE_org-executor").into(), actors::launcher::SUBCOMMAND.into()];
+        Self(System::start(settings, Host { sessions: 10_000, launcher }).await.unwrap())
+    }
+
+    async fn create(&self, id: &str, metadata: Value, files: &[(&str, &str)]) {
+        for (name, text) in files {
+            std::fs::write(self.0.folders().catalog.join(name), text).unwrap();
+        }
+        let definition = Definition::parse(Kind::Tool, &tool(id, metadata).to_string()).unwrap();
+        self.0.create(definition).await.unwrap();
+    }
+
+    async fn run(&self, id: &str) {
+        let client = Client(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let execution =
+            self.0.execute(Kind::Tool, id, RawObject::new(), Options::default(), client).await.unwrap();
+        let outcome = execution.outcome().await;
+        assert!(outcome.result.is_ok(), "{outcome:?}");
+    }
+
+    async fn rate(self: &Arc<Self>, id: &'static str, width: usize) -> f64 {
+        let engine = self.clone();
+        rate(width, move || {
+            let engine = engine.clone();
+            async move { engine.run(id).await }
+        })
+        .await
+    }
+}
+
+/// Starts a program, writes to it, reads it, waits for it: what every service that runs programs does at least.
+async fn spawn_and_reap() {
+    let mut command = Command::new("/bin/cat");
+    command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"{}").await.unwrap();
+    drop(stdin);
+    let output = child.wait_with_output().await.unwrap();
+    assert_eq!(output.stdout, b"{}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn binary_sessions_beside_bare_spawn_and_reap() {
+    let service = Launch::new().memory().executors(16).start().await;
+    let metadata = json!({ "runtime": "binary", "entrypoint": "/bin/cat", "args": [] });
+    service.create(&tool("cat", metadata)).await;
+    let address = service.websocket;
+    let text: Arc<str> = request("tool", "cat", json!({})).into();
+    let mut pairs = Vec::new();
+    for _ in 0..ROUNDS {
+        let floor = rate(16, spawn_and_reap).await;
+        let text = text.clone();
+        let ours = rate(16, move || {
+            let text = text.clone();
+            async move {
+                let talk = Talk::hold(address, "/tool", &text).await.unwrap();
+                assert_eq!(*talk.output(), json!({}));
+            }
+        });
+        pairs.push((floor, ours.await));
+    }
+    report("binary, 16 one-shot sessions, beside bare spawn-and-reap of cat", &pairs);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn binary_runs_of_the_engine_beside_bare_spawn_and_reap() {
+    let engine = Arc::new(Engine::start("binary = 16").await);
+    engine.create("cat", json!({ "runtime": "binary", "entrypoint": "/bin/cat" }), &[]).await;
+    let mut pairs = Vec::new();
+    for _ in 0..ROUNDS {
+        pairs.push((rate(16, spawn_and_reap).await, engine.rate("cat", 16).await));
+    }
+    report("binary, 16 runs through the engine alone, beside bare spawn-and-reap of cat", &pairs);
+}
+
+const BARE_PYTHON: &str = "
+import json, sys
+def handler(input):
+    return {}
+for line in sys.stdin:
+    sys.stdout.write(json.dumps({'ok': handler(json.loads(line)['input'])}) + '\\n')
+    sys.stdout.flush()
+";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn python_runs_beside_a_bare_process_that_answers_lines() {
+    let engine = Arc::new(Engine::start("python = 1").await);
+    let source = "def handler(input, context):\n    return {}\n";
+    engine.create("noop", json!({ "source_url": "noop.py" }), &[("noop.py", source)]).await;
+    engine.run("noop").await;
+    let mut command = Command::new("python3");
+    command.args(["-u", "-c", BARE_PYTHON]).kill_on_drop(true);
+    command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let (mut stdin, stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let mut lines = BufReader::new(stdout).lines();
+    let mut pairs = Vec::new();
+    for _ in 0..ROUNDS {
+        let (start, mut done) = (Instant::now(), 0);
+        while start.elapsed() < TURN {
+            stdin.write_all(b"{\"input\":{}}\n").await.unwrap();
+            assert_eq!(lines.next_line().await.unwrap().unwrap(), "{\"ok\": {}}");
+            done += 1;
+        }
+        let floor = f64::from(done) / start.elapsed().as_secs_f64();
+        pairs.push((floor, engine.rate("noop", 4).await));
+    }
+    report("python warm no-op through the engine alone, beside a bare process answering lines", &pairs);
+}
+
+/// A component that answers `{}`.
+const NOOP: &str = r#"
+(component
+  (core module $code
+    (memory (export "memory") 1)
+    (data (i32.const 16) "{}")
+    (data (i32.const 32) "\00\00\00\00\10\00\00\00\02\00\00\00")
+    (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 1024))
+    (func (export "run") (param i32 i32) (result i32) (i32.const 32)))
+  (core instance $made (instantiate $code))
+  (func $run (param "input" string) (result (result string (error string)))
+    (canon lift
+      (core func $made "run")
+      (memory (core memory $made "memory"))
+      (realloc (core func $made "realloc"))))
+  (export "run" (func $run)))
+"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn wasm_runs_of_the_engine() {
+    let engine = Arc::new(Engine::start("wasm = 8").await);
+    engine.create("noop", json!({ "source_url": "noop.wasm" }), &[("noop.wasm", NOOP)]).await;
+    for width in [1, 8, 64] {
+        let mut rates = Vec::new();
+        for _ in 0..ROUNDS {
+            rates.push(engine.rate("noop", width).await);
+        }
+        println!(
+            "wasm warm, {width} at a time, through the engine alone: median {:.0}/s of {rates:.0?}",
+            median(rates.clone())
+        );
+    }
+}
