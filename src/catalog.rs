@@ -19,8 +19,13 @@ macro_rules! files {
     };
 }
 
-const TOOLS: &[(&str, &str)] =
-    files!["binary-increment-tool.json", "describe-numbers.json", "measure-json.json", "word-count.json",];
+const TOOLS: &[(&str, &str)] = files![
+    "binary-increment-tool.json",
+    "container-hello.json",
+    "describe-numbers.json",
+    "measure-json.json",
+    "word-count.json",
+];
 const FUNCTIONS: &[(&str, &str)] = files!["text_statistics.json", "weather_lookup.json"];
 const PROGRAMS: &[(&str, &str)] = files![
     "describe-numbers.py",

@@ -123,10 +123,11 @@ impl State {
         let mut worker =
             self.worker.take().unwrap_or_else(|| Worker::new(self.args.runtime, &self.args.context));
         let (cancel, cancelled) = watch::channel(false);
-        let work = async move {
+        // In a box, since it is large and would be copied into each wrapper around it.
+        let work = Box::pin(async move {
             let outcome = runtime::run(&mut worker, &job, attempt, &context, cancelled).await;
             (outcome, worker)
-        };
+        });
         let run = self.effects.run(work, move |result| Msg::Done { uuid, attempt, result: Box::new(result) });
         self.current = Some(Current { uuid, attempt, dispatcher, run, cancel });
     }

@@ -37,6 +37,9 @@ pub const SUBCOMMAND: &str = "launcher";
 /// How long what was killed may take to be gone before it is told that something is left.
 const ENDING: Duration = Duration::from_secs(5);
 
+/// When those that are to end and have not are told again.
+const AGAIN: Duration = Duration::from_millis(10);
+
 /// Between two looks at what is left.
 const PAUSE: Duration = Duration::from_millis(1);
 
@@ -72,7 +75,7 @@ fn serve(socket: OwnedFd) -> nix::Result<()> {
     mask.thread_block()?;
     let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
     inbox.send(&Reply::Contained(contained.level()))?;
-    Launcher { inbox, contained, signals, program: None }.run()
+    Launcher { inbox, contained, signals, program: None, is_killing: false, bound: None }.run()
 }
 
 struct Launcher {
@@ -80,6 +83,10 @@ struct Launcher {
     contained: Contained,
     signals: SignalFd,
     program: Option<Program>,
+    /// All are to end, and are told so until they have.
+    is_killing: bool,
+    /// How many processes the kernel was told to allow.
+    bound: Option<u64>,
 }
 
 /// The program that was started.
@@ -112,12 +119,16 @@ impl Launcher {
                     self.handle(request, fds)?;
                 }
             }
+            if self.is_killing {
+                self.contained.kill_all();
+            }
             self.sample();
         }
     }
 
     fn wait(&self) -> nix::Result<(bool, bool)> {
         let next = self.program.as_ref().and_then(|program| program.watch.as_ref()).map(Watch::next);
+        let next = if self.is_killing { Some(Instant::now() + AGAIN) } else { next };
         let timeout = next.map_or(PollTimeout::NONE, |next| {
             let millis = next.saturating_duration_since(Instant::now()).as_micros().div_ceil(1_000);
             PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX)
@@ -138,6 +149,10 @@ impl Launcher {
             Request::Contain(_) => Ok(()),
             Request::Start(start) => {
                 let cpu_before = tree::ended_children();
+                if self.bound != Some(start.processes) {
+                    self.contained.bound(start.processes);
+                    self.bound = Some(start.processes);
+                }
                 match spawn::start(&start, fds, &self.contained) {
                     Ok(pid) => {
                         let watch = start.limits.map(|limits| self.watch(limits));
@@ -163,6 +178,7 @@ impl Launcher {
             Request::Sweep => self.sweep(),
             Request::Kill => {
                 self.contained.kill_all();
+                self.is_killing = self.program.is_some();
                 Ok(())
             }
         }
@@ -192,8 +208,16 @@ impl Launcher {
 
     /// The program has ended: ends what it left, and tells.
     fn finish_if_over(&mut self) -> nix::Result<()> {
-        let Some(program) = self.program.take_if(|program| program.status.is_some()) else { return Ok(()) };
+        let Some(mut program) = self.program.take_if(|program| program.status.is_some()) else {
+            return Ok(());
+        };
+        if program.status.is_none_or(|status| !matches!(status, WaitStatus::Exited(_, 0))) {
+            // It may have failed for want of room before that was seen.
+            let full = || program.watch.as_mut().and_then(Watch::look_at_folder);
+            program.exceeded = program.exceeded.or_else(full);
+        }
         let is_clean = self.end_all();
+        self.is_killing = false;
         let (code, signal) = match program.status {
             Some(WaitStatus::Exited(_, code)) => (Some(code), None),
             Some(WaitStatus::Signaled(_, signal, _)) => (None, Some(signal as i32)),
@@ -219,29 +243,17 @@ impl Launcher {
         }
     }
 
-    /// Ends all but the program itself; a program whose children cannot be ended is ended with them.
+    /// Tells that nothing but the program is there; else ends all, the program too, since it may hold the dead among its
+    /// children, and what it forked may have been about to fork.
     fn sweep(&mut self) -> nix::Result<()> {
-        let deadline = Instant::now() + ENDING;
-        while let Some(program) = &self.program {
-            let keep = program.pid;
-            self.reap();
-            let rest: Vec<Pid> = tree::processes(self.contained.sees_only_its_own())
-                .into_iter()
-                .filter(|pid| *pid != keep)
-                .collect();
-            if rest.is_empty() {
-                return self.inbox.send(&Reply::Swept);
-            }
-            if Instant::now() >= deadline {
-                self.contained.kill_all();
-                return Ok(());
-            }
-            for pid in rest {
-                // Who is gone already needs no signal.
-                let _ = nix::sys::signal::kill(pid, Signal::SIGKILL);
-            }
-            self.pause();
+        let Some(keep) = self.program.as_ref().map(|program| program.pid) else { return Ok(()) };
+        self.reap();
+        let is_alone = tree::processes(self.contained.sees_only_its_own()).iter().all(|pid| *pid == keep);
+        if is_alone {
+            return self.inbox.send(&Reply::Swept);
         }
+        self.contained.kill_all();
+        self.is_killing = true;
         Ok(())
     }
 
@@ -256,11 +268,13 @@ impl Launcher {
     fn sample(&mut self) {
         let Some(program) = &mut self.program else { return };
         let Some(watch) = &mut program.watch else { return };
-        if Instant::now() < watch.next() || program.exceeded.is_some() {
+        if Instant::now() < watch.next() {
             return;
         }
-        program.exceeded = watch.look();
+        let exceeded = watch.look();
+        program.exceeded = program.exceeded.or(exceeded);
         if program.exceeded.is_some() {
+            // Again at each look, until the program is gone.
             self.contained.kill_all();
         }
     }

@@ -49,6 +49,9 @@ const CONCURRENT_QUERIES: usize = 2;
 /// How many resolved names are remembered between two writes.
 const MAX_ALIASES: usize = 4_096;
 
+/// A write with what its source is, or why it is refused and whom to tell.
+type Pinning = std::result::Result<Write, (Error, Reply<Arc<Compiled>>)>;
+
 /// Where an answer goes.
 pub type Reply<T> = RpcReplyPort<Result<T>>;
 
@@ -107,7 +110,7 @@ pub enum Msg {
         reply: Reply<Arc<Compiled>>,
     },
     /// What the source of a definition is was found out, or that it cannot be had.
-    Pinned(std::result::Result<std::result::Result<Write, (Error, Reply<Arc<Compiled>>)>, Panicked>),
+    Pinned(std::result::Result<Pinning, Panicked>),
     /// The write under way ended.
     Written(std::result::Result<write::Done, Panicked>),
     /// A message whose answer went out elsewhere.
@@ -386,10 +389,7 @@ impl State {
         self.effects.run(pinning, Msg::Pinned);
     }
 
-    fn pinned(
-        &mut self,
-        result: std::result::Result<std::result::Result<Write, (Error, Reply<Arc<Compiled>>)>, Panicked>,
-    ) {
+    fn pinned(&mut self, result: std::result::Result<Pinning, Panicked>) {
         match result {
             Ok(Ok(write)) => self.enqueue(write),
             Ok(Err((error, reply))) => drop(reply.send(Err(error))),

@@ -12,35 +12,7 @@ use crate::settings::{LimitSettings, Settings};
 
 mod api;
 mod bounds;
-mod container {
-    #![allow(missing_docs, unused)]
-    use super::*;
-    #[derive(Debug)]
-    pub struct Engine;
-    impl Engine {
-        pub fn new(_: &crate::settings::ContainerSettings, _: &str) -> Self {
-            Self
-        }
-        pub async fn available(&self) -> Result<(), String> {
-            Err("not available yet".into())
-        }
-        pub async fn sweep(&self) {}
-    }
-    #[derive(Debug, Default)]
-    pub struct Warm;
-    pub async fn run(
-        warm: &mut Warm,
-        job: &Job,
-        attempt: u32,
-        context_path: &str,
-        engine: &Engine,
-        lines: Lines<'_>,
-        bounds: Bounds,
-        stop: &mut Stop,
-    ) -> Result<Produced, Outcome> {
-        Err(Outcome::failed("unavailable", "the runtime container is not available yet"))
-    }
-}
+mod container;
 mod folder;
 mod launched;
 mod leftovers;
@@ -58,7 +30,6 @@ pub use leftovers::adopt_orphans;
 pub use readiness::Readiness;
 
 use bounds::Bounds;
-use launched::Launcher;
 use lines::Lines;
 use output::Produced;
 use python::Python;
@@ -135,6 +106,11 @@ impl Context {
         self.containers.sweep().await;
     }
 
+    /// Removes what executors that have ended may have left outside the folders, before the service ends.
+    pub async fn close(&self) {
+        self.containers.close().await;
+    }
+
     /// The artifact of a job: what was pinned at its registration, else what its source has now, from then on.
     async fn artifact(&self, job: &Job) -> Result<Lease, Outcome> {
         let failed = |problem: Problem| Outcome::failed("not_startable", problem.to_string());
@@ -170,8 +146,8 @@ fn instance(data: &Path) -> Result<String, String> {
 pub enum Worker {
     /// Nothing: each run is a request to somebody else.
     None,
-    /// A launcher, through which each program is started.
-    Program(Launcher),
+    /// A launcher, through which each program is started, and a working folder.
+    Program(process::Warm),
     /// A container.
     Container(container::Warm),
     /// An interpreter.
@@ -184,7 +160,7 @@ impl Worker {
     /// A worker that holds nothing yet.
     pub fn new(runtime: Runtime, context: &Context) -> Self {
         match runtime {
-            Runtime::Binary | Runtime::Script => Self::Program(Launcher::new(context.launcher.clone())),
+            Runtime::Binary | Runtime::Script => Self::Program(process::Warm::new(context.launcher.clone())),
             Runtime::Container => Self::Container(container::Warm::default()),
             Runtime::Python => Self::Python(python::Warm::new(context.launcher.clone())),
             Runtime::Wasm => Self::Wasm(wasm::Warm::default()),
@@ -205,12 +181,12 @@ pub async fn run(
     let bounds = Bounds::of(job, &context.limits);
     let mut stop = Stop::new(bounds.timeout, cancelled);
     let produced = match worker {
-        Worker::Program(launcher) => process::run(launcher, job, attempt, context, bounds, &mut stop).await,
+        Worker::Program(warm) => process::run(warm, job, context, bounds, &mut stop).await,
         Worker::Python(warm) => warm.run(job, attempt, context, bounds, &mut stop).await,
         Worker::Container(warm) => {
             let lines = Lines::of(job, context);
-            container::run(warm, job, attempt, &context.path, &context.containers, lines, bounds, &mut stop)
-                .await
+            let containers = &context.containers;
+            Box::pin(container::run(warm, job, attempt, containers, lines, bounds, &mut stop)).await
         }
         Worker::Wasm(warm) => run_wasm(warm, job, context, bounds, &mut stop).await,
         Worker::None if job.runtime == Runtime::Http => stop.or(api::http(job, &context.http, bounds)).await,

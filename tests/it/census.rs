@@ -15,7 +15,7 @@ pub struct Census {
     /// Children of children included, and the dead that nobody reaped.
     processes: usize,
     descriptors: usize,
-    /// Working folders of executions.
+    /// Working folders of executors, with all that is in them.
     folders: usize,
 }
 
@@ -38,7 +38,7 @@ impl Census {
         Self {
             processes: descendants(service.pid()).len(),
             descriptors: entries(Path::new(&format!("/proc/{}/fd", service.pid()))),
-            folders: entries(run),
+            folders: below(run),
         }
     }
 
@@ -97,6 +97,11 @@ fn parent(pid: u32) -> Option<u32> {
     // The program's name stands in brackets and may hold anything.
     let (_, fields) = stat.rsplit_once(')')?;
     fields.split_whitespace().nth(1)?.parse().ok()
+}
+
+fn below(folder: &Path) -> usize {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| 1 + if entry.path().is_symlink() { 0 } else { below(&entry.path()) }).sum()
 }
 
 fn entries(folder: &Path) -> usize {

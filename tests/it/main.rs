@@ -1,10 +1,11 @@
 //! Through real sockets and real processes: each test starts the built service in a folder of its own.
 //!
-//! `service`, `process`, `socket`, `server`, `program` and `census` are what the tests stand on; every other
+//! `service`, `process`, `socket`, `server`, `podman`, `program` and `census` are what the tests stand on; every other
 //! module holds the tests of one promise.
 #![allow(clippy::unwrap_used)]
 
 mod census;
+mod podman;
 mod process;
 mod program;
 mod server;
@@ -12,16 +13,31 @@ mod service;
 mod socket;
 
 mod api;
+mod artifacts;
+mod artifacts_refused;
 mod bad;
 mod bad_cases;
 mod bad_tables;
+mod cancels;
+mod containers;
+mod containment;
+mod control;
 mod faults;
 mod hostile;
 mod lifecycle;
+mod limits;
 mod load;
+mod python;
+mod python_packages;
+mod python_warm;
 mod queue;
 mod rates;
 mod register;
 mod rest;
+mod retries;
 mod schemas;
 mod seed;
+mod soak;
+mod stream;
+mod swarm;
+mod wasm;

@@ -49,7 +49,8 @@ async fn functions_coroutines_and_classes_are_handlers() {
 
 #[tokio::test]
 async fn a_definition_names_one_of_several_handlers() {
-    let source = "def one(input):\n    return 1\n\nclass Two:\n    def eval(self, input):\n        return 2\n";
+    let source =
+        "def one(input):\n    return 1\n\nclass Two:\n    def eval(self, input):\n        return 2\n";
     let service = Service::start().await;
     put_source(&service, "several.py", source);
     for (handler, output) in [("one", 1), ("Two", 2)] {
@@ -66,7 +67,8 @@ async fn a_handler_in_a_folder_imports_what_stands_there() {
     let service = Service::start().await;
     put_source(&service, "package/words.py", "WORD = 'beside'\n");
     put_source(&service, "package/inner/deep.py", "WORD = 'deep'\n");
-    let main = "import words\nfrom inner import deep\n\ndef handler(input):\n    return [words.WORD, deep.WORD]\n";
+    let main =
+        "import words\nfrom inner import deep\n\ndef handler(input):\n    return [words.WORD, deep.WORD]\n";
     put_source(&service, "package/main.py", main);
     // Without a runtime: the entrypoint's ending tells it.
     let metadata = json!({ "source_url": "package", "entrypoint": "main.py" });
@@ -104,7 +106,8 @@ async fn what_a_handler_prints_is_log_and_never_output() {
 
 #[tokio::test]
 async fn progress_is_told_in_frames_of_its_own() {
-    let source = "def handler(input, context):\n    context.progress(0.25, 'a quarter')\n    context.progress(7)\n";
+    let source =
+        "def handler(input, context):\n    context.progress(0.25, 'a quarter')\n    context.progress(7)\n";
     let service = with_handler(source).await;
     let talk = streamed(&service, "handler", json!({})).await;
     assert_eq!(*talk.output(), Value::Null);

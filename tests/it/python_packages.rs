@@ -39,8 +39,12 @@ async fn offline() -> Option<Service> {
 }
 
 /// A handler in a folder with these requirements.
-async fn with_requirements(service: &Service, requirements: &str) -> Value {
-    put_source(service, "package/main.py", "import orgtest\n\ndef handler(input):\n    return orgtest.VALUE\n");
+fn with_requirements(service: &Service, requirements: &str) -> Value {
+    put_source(
+        service,
+        "package/main.py",
+        "import orgtest\n\ndef handler(input):\n    return orgtest.VALUE\n",
+    );
     put_source(service, "package/requirements.txt", requirements);
     let mut metadata = python("package");
     metadata["entrypoint"] = json!("main.py");
@@ -52,11 +56,11 @@ async fn with_requirements(service: &Service, requirements: &str) -> Value {
 #[tokio::test]
 async fn an_environment_is_made_once_for_all_that_need_it() {
     let Some(service) = offline().await else { return };
-    let metadata = with_requirements(&service, "orgtest==1.0\n").await;
+    let metadata = with_requirements(&service, "orgtest==1.0\n");
     in_catalog(&service, WHEEL);
     service.create(&tool("one", metadata.clone())).await;
     service.create(&tool("other", metadata)).await;
-    let run = async |id| service.run("tool", id, json!({})).await.output().clone();
+    let run = async |id: &'static str| service.run("tool", id, json!({})).await.output().clone();
     let outputs = tokio::join!(run("one"), run("other"), run("one"));
     assert_eq!(outputs, (json!(42), json!(42), json!(42)));
     let said = "a Python environment was made";
@@ -67,7 +71,7 @@ async fn an_environment_is_made_once_for_all_that_need_it() {
 #[tokio::test]
 async fn what_cannot_be_installed_is_named_and_leaves_nothing() {
     let Some(service) = offline().await else { return };
-    let metadata = with_requirements(&service, "no-such-package-here==1.0\n").await;
+    let metadata = with_requirements(&service, "no-such-package-here==1.0\n");
     service.create(&tool("wanting", metadata)).await;
     let talk = service.run("tool", "wanting", json!({})).await;
     let (error, code) = talk.error();

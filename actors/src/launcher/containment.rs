@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
@@ -15,6 +16,15 @@ use crate::settings::Containment;
 
 /// The first of the user ids that launchers take, one each: far above those that people and services have.
 const FIRST_UID: u32 = 0x7000_0000;
+
+/// The lowest process id that is given twice (RESERVED_PIDS in the kernel), and so the lowest bound.
+const FIRST_PID: u64 = 300;
+
+/// How many more than it may have a program gets from the kernel, so that the watch sees who reaches the limit.
+const SLACK_PIDS: u64 = 64;
+
+/// What the names of control groups begin with; the launcher's process id follows.
+const CGROUP: &str = "org-executor-";
 
 /// The way that holds for this launcher.
 pub enum Contained {
@@ -34,7 +44,7 @@ impl Contained {
     /// # Errors
     /// One sentence: why the wanted way cannot be had.
     pub fn establish(wanted: Containment) -> Result<Option<Self>, String> {
-        // No terminal; and where the kernel shares the processor among sessions, a fair part for each executor.
+        // No terminal.
         let _ = nix::unistd::setsid();
         // The kernel short of memory ends a program before it ends the service.
         let _ = fs::write("/proc/self/oom_score_adj", "300");
@@ -90,6 +100,14 @@ impl Contained {
         }
     }
 
+    /// Has the kernel itself bound how many processes there are, where it can: no program forks faster than that.
+    pub fn bound(&self, processes: u64) {
+        if self.sees_only_its_own() && has_own_pid_max() {
+            // After a first round through all numbers, those below are not given again.
+            let _ = fs::write("/proc/sys/kernel/pid_max", (FIRST_PID + processes + SLACK_PIDS).to_string());
+        }
+    }
+
     /// Tells all of them to end. Some may be gone already; who is left is found at the next look.
     pub fn kill_all(&self) {
         match self {
@@ -132,7 +150,7 @@ impl Contained {
             loop {
                 match waitpid(child, None) {
                     Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => return Ok(None),
-                    Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+                    Ok(_) | Err(Errno::EINTR) => {}
                     Err(_) => return Ok(None),
                 }
             }
@@ -141,6 +159,13 @@ impl Contained {
         let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
         Ok(Some(Self::Namespace { has_own_proc: mount_proc() }))
     }
+}
+
+/// Whether the highest process id is a namespace's own, as since Linux 6.14; before, it is the whole machine's.
+fn has_own_pid_max() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(6), Some(14))
 }
 
 /// Gives this mount namespace a /proc that shows this process namespace.
@@ -178,12 +203,25 @@ impl Cgroup {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let place = place(&mounts, &own).ok_or("there is no control group file system of version 2")?;
-        let cgroup = Self { path: place.join(format!("org-executor-{}", getpid())) };
+        let cgroup = Self { path: place.join(format!("{CGROUP}{}", getpid())) };
+        remove_stale(&place);
         fs::create_dir(&cgroup.path).map_err(|error| format!("no control group can be made: {error}"))?;
         if !cgroup.path.join("cgroup.kill").exists() {
             return Err("the kernel cannot kill a control group (Linux 5.14 can)".into());
         }
         Ok(cgroup)
+    }
+}
+
+/// Removes the control groups of launchers that were killed.
+fn remove_stale(place: &Path) {
+    for entry in fs::read_dir(place).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| name.strip_prefix(CGROUP)?.parse::<i32>().ok());
+        if pid.is_some_and(|pid| kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH)) {
+            let _ = fs::write(entry.path().join("cgroup.kill"), "1");
+            let _ = fs::remove_dir(entry.path());
+        }
     }
 }
 

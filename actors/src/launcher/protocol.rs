@@ -20,7 +20,7 @@ pub enum Request {
     Watch(Limits),
     /// Watch it no longer.
     Rest,
-    /// End all that the program started, and leave it alive.
+    /// Tell whether the program is alone; end everything where it is not.
     Sweep,
     /// End everything.
     Kill,
@@ -41,6 +41,8 @@ pub struct Start {
     pub files: u64,
     /// How large a file may be.
     pub file_bytes: u64,
+    /// How many processes and threads there may be, where the kernel can count them for a program.
+    pub processes: u64,
     /// What it is watched for; nothing for a program that waits for work.
     pub limits: Option<Limits>,
 }
@@ -84,7 +86,7 @@ pub enum Reply {
     Contained(Containment),
     /// What was asked for last could not be done, for this reason; a program that is started is told when it ends.
     Failed(String),
-    /// Nothing but the program is left.
+    /// The program is alone.
     Swept,
     /// The program ended, and what it left too.
     Exited(Exit),

@@ -22,8 +22,13 @@ use super::protocol::Start;
 /// The child's stack until it executes the program; it calls a dozen small functions.
 const STACK_BYTES: usize = 64 * 1024;
 
-/// How much less programs get of a busy processor than the service (setpriority(2)).
-const NICE: i32 = 5;
+/// How much less programs get of a busy processor than the service and their launcher (setpriority(2)).
+const NICE: i32 = 10;
+
+/// By how much the kernel's limits are above those that the watch keeps, so that who reaches one is seen to.
+const SLACK_FILES: u64 = 16;
+const SLACK_BYTES: u64 = 1 << 20;
+const SLACK_PROCESSES: u64 = 256;
 
 /// The exit status of a child that could not execute the program; its errno tells why.
 const NOT_STARTED: isize = 127;
@@ -34,7 +39,7 @@ struct Prepared {
     folder: CString,
     argv: Vec<*const c_char>,
     envp: Vec<*const c_char>,
-    limits: [(libc::__rlimit_resource_t, libc::rlimit); 3],
+    limits: Vec<(libc::__rlimit_resource_t, libc::rlimit)>,
     uid: Option<u32>,
     cgroup: Option<CString>,
     fds: Vec<RawFd>,
@@ -59,9 +64,9 @@ pub fn start(start: &Start, fds: Vec<OwnedFd>, contained: &Contained) -> nix::Re
         argv: pointers(Some(&program), &args),
         envp: pointers(None, &env),
         folder: text(&start.folder)?,
-        limits: [
-            (libc::RLIMIT_NOFILE, limit(start.files)),
-            (libc::RLIMIT_FSIZE, limit(start.file_bytes)),
+        limits: vec![
+            (libc::RLIMIT_NOFILE, limit(start.files + SLACK_FILES)),
+            (libc::RLIMIT_FSIZE, limit(start.file_bytes + SLACK_BYTES)),
             (libc::RLIMIT_CORE, limit(0)),
         ],
         uid: contained.uid(),
@@ -73,6 +78,8 @@ pub fn start(start: &Start, fds: Vec<OwnedFd>, contained: &Contained) -> nix::Re
         program,
     };
     if let Some(uid) = prepared.uid {
+        // The kernel counts processes by user, and this user is this launcher's own.
+        prepared.limits.push((libc::RLIMIT_NPROC, limit(start.processes + SLACK_PROCESSES)));
         std::os::unix::fs::chown(&start.folder, Some(uid), Some(uid))
             .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or_default()))?;
     }
@@ -111,7 +118,9 @@ fn execute(prepared: &Prepared) -> i32 {
     let errno = Errno::last_raw;
     // SAFETY: system calls on memory that `Prepared` holds; none allocates or locks.
     unsafe {
-        if failed(libc::setpgid(0, 0)) {
+        // A session of its own: where the kernel shares the processor among sessions, whoever floods his has one part of
+        // it, and the launcher that is to end him another.
+        if failed(libc::setsid()) {
             return errno();
         }
         for (number, fd) in (0..).zip(&prepared.fds) {

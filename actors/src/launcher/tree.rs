@@ -93,7 +93,7 @@ pub fn open_files(pid: Pid) -> u64 {
 /// The processor time of all ended children that were waited for, with theirs.
 pub fn ended_children() -> Duration {
     let duration = |time: TimeVal| {
-        let micros = i64::from(time.tv_sec()) * 1_000_000 + i64::from(time.tv_usec());
+        let micros = time.tv_sec() * 1_000_000 + time.tv_usec();
         Duration::from_micros(u64::try_from(micros).unwrap_or_default())
     };
     getrusage(UsageWho::RUSAGE_CHILDREN)

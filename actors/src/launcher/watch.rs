@@ -18,7 +18,10 @@ const FIRST: Duration = Duration::from_millis(5);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Looking takes at most this part of the time.
+/// Between two looks that take long, be it only for want of a processor.
+const LONGEST: Duration = Duration::from_millis(200);
+
+/// Looking takes at most this part of the time, up to that pause.
 const SHARE: u32 = 20;
 
 /// A file costs at least this much, however little is in it.
@@ -57,12 +60,21 @@ impl Watch {
         let stats = self.stats();
         let exceeded = self.judge(&stats);
         let end = Instant::now();
-        self.next = end + PAUSE.max((end - start) * SHARE);
+        self.next = end + ((end - start) * SHARE).clamp(PAUSE, LONGEST);
         exceeded
     }
 
+    /// Whether the working folder holds too much, now that the program has ended.
+    pub fn look_at_folder(&mut self) -> Option<Exceeded> {
+        self.next_folder = Instant::now();
+        self.judge_folder()
+    }
+
     fn stats(&self) -> Vec<(Pid, Stat)> {
-        let processes = tree::processes(self.sees_only_its_own).into_iter();
+        let processes = tree::processes(self.sees_only_its_own);
+        // A bomb is told by its number alone, however large it has grown.
+        let readable = usize::try_from(self.limits.processes).unwrap_or(usize::MAX).saturating_add(1);
+        let processes = processes.into_iter().take(readable);
         processes.filter_map(|pid| Some((pid, tree::stat(pid)?))).collect()
     }
 
@@ -97,7 +109,7 @@ impl Watch {
         }
         let is_full = remaining(Path::new(folder), self.limits.disk_bytes).is_none();
         let end = Instant::now();
-        self.next_folder = end + PAUSE.max((end - start) * SHARE);
+        self.next_folder = end + ((end - start) * SHARE).clamp(PAUSE, LONGEST);
         is_full.then_some(Exceeded::Disk)
     }
 }

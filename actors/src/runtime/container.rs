@@ -23,6 +23,7 @@ mod engine;
 mod fresh;
 mod image;
 mod instance;
+mod places;
 mod warm;
 
 pub use engine::Engine;

@@ -1,4 +1,5 @@
-//! The working folder of one attempt: made for it alone, and gone with all that is in it when it ended.
+//! The working folder of an executor: empty when a run begins, and empty again when it has ended. It is kept from run to
+//! run, since file systems take their time to make and remove folders, and gone with the executor.
 
 use std::fs;
 use std::io;
@@ -14,20 +15,22 @@ const TRIES: u32 = 50;
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// A working folder; removed when this is dropped, if it was not removed before.
+/// What only the owner can enter.
+const PRIVATE: u32 = 0o700;
+
+/// A working folder; removed when this is dropped.
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
-    is_removed: bool,
 }
 
 impl Folder {
     /// Makes a folder that only this user can enter. The parent is absolute, since programs get it as their working
     /// folder, and is there.
-    pub fn make(parent: &Path, uuid: Uuid, attempt: u32) -> io::Result<Self> {
-        let path = parent.join(format!("{uuid}-{attempt}"));
-        fs::DirBuilder::new().mode(0o700).create(&path)?;
-        Ok(Self { path, is_removed: false })
+    pub fn make(parent: &Path) -> io::Result<Self> {
+        let path = parent.join(Uuid::now_v7().to_string());
+        fs::DirBuilder::new().mode(PRIVATE).create(&path)?;
+        Ok(Self { path })
     }
 
     /// Where it is.
@@ -35,44 +38,64 @@ impl Folder {
         &self.path
     }
 
-    /// Removes it: at once where it is empty, as most are, else on a thread where that may take its time, since a
-    /// program can leave a million files.
-    pub async fn remove(mut self) {
-        if fs::remove_dir(&self.path).is_ok() {
-            self.is_removed = true;
-            return;
+    /// The same folder without what the last run left in it; nothing where the run made that impossible. At once where
+    /// it is empty, as most are, else on a thread, since a program can leave a million files.
+    pub async fn emptied(self) -> Option<Self> {
+        if is_empty(&self.path).is_ok_and(|is_empty| is_empty) {
+            return Some(self);
         }
         let path = self.path.clone();
-        let removed = tokio::task::spawn_blocking(move || remove_tree(&path)).await;
-        match removed {
-            Ok(Ok(())) => self.is_removed = true,
-            Ok(Err(error)) => tracing::error!(%error, "a working folder could not be removed"),
-            Err(error) => tracing::error!(%error, "removing a working folder failed"),
+        match tokio::task::spawn_blocking(move || empty(&path)).await {
+            Ok(Ok(())) => Some(self),
+            // It was removed, or made something else: what is there goes, and the next run gets another.
+            Ok(Err(_)) | Err(_) => None,
         }
     }
 }
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        if self.is_removed {
+        if fs::remove_dir(&self.path).is_ok() {
             return;
         }
         let path = std::mem::take(&mut self.path);
-        std::thread::spawn(move || {
-            for _ in 0..TRIES {
-                match remove_tree(&path) {
-                    Ok(()) => return,
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => return,
-                    Err(_) => std::thread::sleep(PAUSE),
-                }
-            }
-            tracing::error!("the working folder of an execution that was dropped could not be removed");
-        });
+        let removal = std::thread::Builder::new().spawn(move || remove_patiently(&path));
+        if let Err(error) = removal {
+            // It goes when the service starts again.
+            tracing::error!(%error, "a working folder could not be removed");
+        }
     }
 }
 
-/// Removes all that is in a folder, and leaves the folder.
-pub fn empty(path: &Path) -> io::Result<()> {
+fn remove_patiently(path: &Path) {
+    for _ in 0..TRIES {
+        match remove_tree(path) {
+            Ok(()) => return,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+                // A program put something else into its place.
+                let _ = fs::remove_file(path);
+                return;
+            }
+            Err(_) => std::thread::sleep(PAUSE),
+        }
+    }
+    tracing::error!("a working folder could not be removed");
+}
+
+/// Whether it is a folder as it was made, with nothing in it.
+fn is_empty(path: &Path) -> io::Result<bool> {
+    let about = fs::symlink_metadata(path)?;
+    let is_as_made = about.is_dir() && about.permissions().mode() & 0o7777 == PRIVATE;
+    Ok(is_as_made && fs::read_dir(path)?.next().is_none())
+}
+
+/// Removes all that is in a folder, and leaves the folder as it was made.
+fn empty(path: &Path) -> io::Result<()> {
+    if !fs::symlink_metadata(path)?.is_dir() {
+        return Err(io::ErrorKind::NotADirectory.into());
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(PRIVATE))?;
     for entry in fs::read_dir(path)? {
         let entry = entry?;
         if entry.file_type()?.is_dir() { remove_tree(&entry.path())? } else { fs::remove_file(entry.path())? }
@@ -108,18 +131,34 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_folder_goes_with_what_its_owner_may_not_enter() {
+    async fn a_folder_is_emptied_of_what_its_owner_may_not_enter() {
         let parent = tempfile::tempdir().expect("a folder");
-        let folder = Folder::make(parent.path(), Uuid::nil(), 1).expect("made");
-        let inner = folder.path().join("a/b");
+        let folder = Folder::make(parent.path()).expect("made");
+        let path = folder.path().to_owned();
+        let inner = path.join("a/b");
         fs::create_dir_all(&inner).expect("made");
         fs::write(inner.join("file"), "x").expect("written");
         fs::set_permissions(&inner, fs::Permissions::from_mode(0o000)).expect("closed");
-        open_up(folder.path());
+        open_up(&path.join("a"));
         assert_eq!(fs::metadata(&inner).expect("there").permissions().mode() & 0o777, 0o700);
         fs::set_permissions(&inner, fs::Permissions::from_mode(0o000)).expect("closed again");
-        let path = folder.path().to_owned();
-        folder.remove().await;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).expect("opened");
+        let folder = folder.emptied().await.expect("emptied");
+        assert!(is_empty(&path).expect("there"));
+        drop(folder);
         assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_was_replaced_is_given_up_and_nothing_outside_is_touched() {
+        let parent = tempfile::tempdir().expect("a folder");
+        let outside = tempfile::tempdir().expect("a folder");
+        fs::write(outside.path().join("file"), "x").expect("written");
+        let folder = Folder::make(parent.path()).expect("made");
+        let path = folder.path().to_owned();
+        fs::remove_dir(&path).expect("removed");
+        std::os::unix::fs::symlink(outside.path(), &path).expect("linked");
+        assert!(folder.emptied().await.is_none());
+        assert!(outside.path().join("file").exists());
     }
 }

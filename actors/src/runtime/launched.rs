@@ -72,12 +72,15 @@ pub struct Program<'a> {
 #[derive(Debug)]
 pub struct Pipes {
     /// Its standard input and what is still to be written to it, where a pipe does not hold all.
-    pub rest: Option<(pipe::Sender, Vec<u8>)>,
+    pub rest: Option<Unwritten>,
     /// Its standard output.
     pub stdout: pipe::Receiver,
     /// Its standard error.
     pub stderr: pipe::Receiver,
 }
+
+/// A standard input, and what its pipe did not hold.
+pub type Unwritten = (pipe::Sender, Vec<u8>);
 
 /// The ends of a warm program: what it prints, and a channel of two pipes, which are its descriptors 3 and 4. (A pair of
 /// sockets costs nearly twice as much a message.)
@@ -213,7 +216,7 @@ impl Launcher {
         self.tell(&Request::Rest).await
     }
 
-    /// Ends all that the kept program has started. False when it had to be ended with them.
+    /// Whether the kept program is alone; where it is not, it is ended with all that it started.
     ///
     /// # Errors
     /// The outcome: the launcher failed.
@@ -381,6 +384,7 @@ fn start(program: Program<'_>, bounds: &Bounds, limits: Option<Limits>) -> Start
         folder: text(program.folder),
         files: bounds.files,
         file_bytes: bounds.disk_bytes,
+        processes: bounds.processes,
         limits,
     }
 }
@@ -404,7 +408,7 @@ fn output_pipe() -> std::io::Result<(pipe::Receiver, OwnedFd)> {
 }
 
 /// What a program reads: nothing, or a pipe that holds the input. What does not fit into the pipe is left to be written.
-fn input(text: Option<String>) -> std::io::Result<(Option<(pipe::Sender, Vec<u8>)>, OwnedFd)> {
+fn input(text: Option<String>) -> std::io::Result<(Option<Unwritten>, OwnedFd)> {
     let Some(text) = text else { return Ok((None, File::open("/dev/null")?.into())) };
     let (reader, writer) = nonblocking_pipe()?;
     make_blocking(&reader)?;

@@ -14,7 +14,7 @@ use tokio::net::unix::pipe;
 use super::Context;
 use super::bounds::Bounds;
 use super::folder::Folder;
-use super::launched::{self, Launcher, Pipes, not_started};
+use super::launched::{self, Launcher, LauncherCommand, Pipes, Unwritten, not_started};
 use super::lines::Lines;
 use super::output::Produced;
 use super::program::{self, Located};
@@ -30,23 +30,41 @@ const FLUSH: Duration = Duration::from_millis(500);
 /// The signal of a file that grew too large (signal(7)).
 const SIGXFSZ: i32 = 25;
 
+/// What an executor keeps.
+#[derive(Debug)]
+pub struct Warm {
+    launcher: Launcher,
+    folder: Option<Folder>,
+}
+
+impl Warm {
+    /// Nothing was started yet.
+    pub fn new(command: LauncherCommand) -> Self {
+        Self { launcher: Launcher::new(command), folder: None }
+    }
+}
+
+/// The exit status by which a shell tells that a program got that signal.
+const SHELL_SIGXFSZ: i32 = 128 + SIGXFSZ;
+
 /// Runs the program to its end.
 ///
 /// # Errors
 /// The outcome, where there is no output: it could not be started, failed, took too long, printed too much.
 pub async fn run(
-    launcher: &mut Launcher,
+    warm: &mut Warm,
     job: &Job,
-    attempt: u32,
     context: &Context,
     bounds: Bounds,
     stop: &mut Stop,
 ) -> Result<Produced, Outcome> {
     let located = stop.or(program::locate(job, context)).await?;
-    let folder = Folder::make(&context.run_folder, job.uuid, attempt)
-        .map_err(|error| not_started(&error.to_string()))?;
-    let produced = run_in(folder.path(), launcher, job, context, bounds, stop, &located).await;
-    folder.remove().await;
+    let folder = match warm.folder.take() {
+        Some(folder) => folder,
+        None => Folder::make(&context.run_folder).map_err(|error| not_started(&error.to_string()))?,
+    };
+    let produced = run_in(folder.path(), &mut warm.launcher, job, context, bounds, stop, &located).await;
+    warm.folder = folder.emptied().await;
     produced
 }
 
@@ -229,7 +247,7 @@ async fn discard(mut stream: impl AsyncRead + Unpin) {
 }
 
 /// Writes what the pipe did not hold of the input. A program that does not read it is no failure.
-async fn feed(rest: Option<(pipe::Sender, Vec<u8>)>) {
+async fn feed(rest: Option<Unwritten>) {
     if let Some((mut stdin, rest)) = rest {
         let _ = stdin.write_all(&rest).await;
     }
@@ -241,7 +259,7 @@ fn check(exit: Exit, bounds: &Bounds, tail: &str) -> Result<(), Outcome> {
     }
     let ended = match (exit.code, exit.signal) {
         (Some(0), _) => return Ok(()),
-        (_, Some(SIGXFSZ)) => return Err(bounds.disk_exceeded()),
+        (_, Some(SIGXFSZ)) | (Some(SHELL_SIGXFSZ), _) => return Err(bounds.disk_exceeded()),
         (Some(code), _) => format!("the program ended with exit status {code}"),
         (None, Some(signal)) => format!("the program was ended by signal {signal}"),
         (None, None) => "the program ended abnormally".to_owned(),

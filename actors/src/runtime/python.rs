@@ -6,21 +6,21 @@
 
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde::Deserialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
-use uuid::Uuid;
 
 use super::Context;
 use super::bounds::Bounds;
-use super::folder::{self, Folder};
+use super::folder::Folder;
 use super::launched::{self, Channel, Kept, Launcher, LauncherCommand, not_started};
 use super::lines::Lines;
 use super::output::Produced;
 use super::stop::Stop;
 use crate::artifacts::Lease;
+use crate::definition::Kind;
 use crate::execution::{Job, Outcome};
 use crate::json;
 use crate::launcher::protocol::Exit;
@@ -35,6 +35,12 @@ const WORKER: &str = include_str!("python/worker.py");
 
 /// How long a run goes on before it is watched: most have ended by then.
 const UNWATCHED: Duration = Duration::from_millis(5);
+
+/// How long an interpreter whose channel closed may take to end, with all that it started.
+const DYING: Duration = Duration::from_secs(2);
+
+/// How often the log is read after an answer: a pipe holds 64 KiB, which is eight reads (pipe(7)).
+const PIPE_READS: usize = 16;
 
 /// How much longer than its output an answer may be: a traceback, and what stands around.
 const ANSWER_BYTES: usize = 64 * 1024;
@@ -68,22 +74,22 @@ impl Python {
 pub struct Warm {
     launcher: Launcher,
     interpreter: Option<Interpreter>,
+    folder: Option<Folder>,
 }
 
 /// An interpreter that has loaded a definition's source.
 #[derive(Debug)]
 struct Interpreter {
-    definition: String,
+    definition: (Kind, String),
     etag: String,
     requests: pipe::Sender,
     answers: pipe::Receiver,
     log: pipe::Receiver,
+    /// For reading the log.
+    buffer: Vec<u8>,
     /// What came over the channel and was not read as an answer yet.
     received: Vec<u8>,
     kept: Option<Kept>,
-    folder: Folder,
-    /// When the folder was last seen empty.
-    emptied: Option<SystemTime>,
     runs: u64,
     /// Keeps the source where it is.
     _lease: Lease,
@@ -95,9 +101,17 @@ struct Greeting {
     failed: Option<Raised>,
 }
 
-/// What the worker answers where there is no result.
+/// What the worker answers.
+enum Answer {
+    /// The result, as JSON text.
+    Result(Vec<u8>),
+    /// There is none.
+    None(NoResult),
+}
+
+/// Why there is no result.
 #[derive(Deserialize)]
-struct Answer {
+struct NoResult {
     error: Option<Raised>,
     invalid: Option<String>,
 }
@@ -113,7 +127,7 @@ struct Raised {
 impl Warm {
     /// No interpreter yet.
     pub fn new(command: LauncherCommand) -> Self {
-        Self { launcher: Launcher::new(command), interpreter: None }
+        Self { launcher: Launcher::new(command), interpreter: None, folder: None }
     }
 
     /// Runs the handler.
@@ -130,7 +144,10 @@ impl Warm {
     ) -> Result<Produced, Outcome> {
         let mut lines = Lines::of(job, context);
         let is_other = |interpreter: &Interpreter| {
-            interpreter.etag != job.definition.etag || interpreter.definition != job.definition.id
+            let (kind, id) = &interpreter.definition;
+            interpreter.etag != job.definition.etag
+                || *id != job.definition.id
+                || *kind != job.definition.kind
         };
         if self.interpreter.as_ref().is_some_and(is_other) {
             self.end().await;
@@ -145,10 +162,12 @@ impl Warm {
         }
         let answered = self.exchange(job, attempt, bounds, stop, &mut lines).await;
         lines.finish();
-        match answered {
+        // Where an answer is not this execution's, more may be on the way that are nobody's.
+        let answer = answered.and_then(|line| Answer::read(&line, job, &bounds));
+        match answer {
             Ok(answer) => {
                 self.settle(context, &bounds).await;
-                read(answer, &bounds)
+                answer.produced(&bounds)
             }
             Err(outcome) => {
                 self.end().await;
@@ -161,9 +180,16 @@ impl Warm {
     async fn end(&mut self) {
         // Also where its start was not over, and the launcher alone knows of it.
         self.launcher.end().await;
-        if let Some(interpreter) = self.interpreter.take() {
-            interpreter.folder.remove().await;
+        self.interpreter = None;
+        self.empty_folder().await;
+    }
+
+    /// Removes what a run left in the working folder. An interpreter whose folder is gone cannot work in another.
+    async fn empty_folder(&mut self) -> bool {
+        if let Some(folder) = self.folder.take() {
+            self.folder = folder.emptied().await;
         }
+        self.folder.is_some()
     }
 
     async fn start(
@@ -175,8 +201,11 @@ impl Warm {
         lines: &mut Lines<'_>,
         prepared: Prepared,
     ) -> Result<(), Outcome> {
-        let folder = Folder::make(&context.run_folder, Uuid::now_v7(), 0)
-            .map_err(|error| not_started(&error.to_string()))?;
+        let folder = match self.folder.take() {
+            Some(folder) => folder,
+            None => Folder::make(&context.run_folder).map_err(|error| not_started(&error.to_string()))?,
+        };
+        let folder = self.folder.insert(folder);
         let text = |path: &Path| path.to_string_lossy().into_owned();
         let handler = job.definition.spec.program.handler.clone().unwrap_or_default();
         let source_folder = prepared.lease.folder().to_owned();
@@ -197,20 +226,20 @@ impl Warm {
         let Channel { requests, answers, log } = self.launcher.keep(program, &bounds).await?;
         self.launcher.watch(&bounds, Some(folder.path())).await?;
         let mut interpreter = Interpreter {
-            definition: job.definition.id.clone(),
+            definition: (job.definition.kind, job.definition.id.clone()),
             etag: job.definition.etag.clone(),
             requests,
             answers,
             log,
+            buffer: vec![0; 8 * 1024],
             received: Vec::new(),
             kept: None,
-            emptied: None,
-            folder,
             runs: 0,
             _lease: prepared.lease,
         };
-        let greeting = interpreter.converse(&mut self.launcher, None, &bounds, stop, lines, true).await?;
-        self.launcher.rest().await?;
+        let around =
+            Around { launcher: &mut self.launcher, bounds: &bounds, stop, lines, folder: folder.path() };
+        let greeting = interpreter.converse(None, around).await?;
         let greeting: Greeting = serde_json::from_slice(&greeting).map_err(|_| garbled())?;
         if let Some(raised) = greeting.failed {
             return Err(Outcome::failed("not_startable", raised.message));
@@ -238,7 +267,9 @@ impl Warm {
             job.input.text,
         );
         interpreter.runs += 1;
-        interpreter.converse(&mut self.launcher, Some(request.as_bytes()), &bounds, stop, lines, false).await
+        let folder = self.folder.as_ref().ok_or_else(garbled)?.path();
+        let around = Around { launcher: &mut self.launcher, bounds: &bounds, stop, lines, folder };
+        interpreter.converse(Some(request.as_bytes()), around).await
     }
 
     /// After a run: what it started is ended, what it wrote is removed, and an interpreter that is worn is let go.
@@ -252,11 +283,21 @@ impl Warm {
         };
         let is_large = resident.is_some_and(|bytes| bytes > bounds.memory_bytes);
         // A line that nobody asked for would be read as the next answer.
-        let is_clean = interpreter.received.is_empty() && interpreter.empty_folder().await;
+        let is_clean = interpreter.received.is_empty();
+        let is_clean = self.empty_folder().await && is_clean;
         if is_worn || is_large || !is_alone || !is_clean {
             self.end().await;
         }
     }
+}
+
+/// What is around a conversation: who watches it, and what ends it.
+struct Around<'a, 'job> {
+    launcher: &'a mut Launcher,
+    bounds: &'a Bounds,
+    stop: &'a mut Stop,
+    lines: &'a mut Lines<'job>,
+    folder: &'a Path,
 }
 
 /// What a start needs and may take time to get.
@@ -281,67 +322,50 @@ async fn prepare(job: &Job, context: &Context) -> Result<Prepared, Outcome> {
 
 impl Interpreter {
     /// Sends a line, where there is one, and waits for the line that answers it; what is printed meanwhile is log.
-    async fn converse(
-        &mut self,
-        launcher: &mut Launcher,
-        request: Option<&[u8]>,
-        bounds: &Bounds,
-        stop: &mut Stop,
-        lines: &mut Lines<'_>,
-        is_watched: bool,
-    ) -> Result<Vec<u8>, Outcome> {
+    async fn converse(&mut self, request: Option<&[u8]>, around: Around<'_, '_>) -> Result<Vec<u8>, Outcome> {
+        let Around { launcher, bounds, stop, lines, folder } = around;
         let (received, log) = (&mut self.received, &mut self.log);
         let mut answer = pin!(answer(&mut self.answers, &mut self.requests, request, received, bounds));
         let mut watch = pin!(tokio::time::sleep(UNWATCHED));
-        let (mut is_watched, mut watches, mut is_logging) = (is_watched, is_watched, true);
-        let mut buffer = [0; 8 * 1024];
+        // A start is watched from its beginning.
+        let (mut is_watched, mut is_logging) = (request.is_none(), true);
+        let buffer = &mut self.buffer;
         let result = loop {
             tokio::select! {
+                // The log comes last: one that is always there to be read would hide all else.
                 biased;
+                outcome = stop.reached() => return Err(outcome),
                 answer = &mut answer => break answer?,
-                read = log.read(&mut buffer), if is_logging => match read {
+                () = &mut watch, if !is_watched => {
+                    launcher.watch(bounds, Some(folder)).await?;
+                    is_watched = true;
+                }
+                ended = launcher.ended() => return Err(died(ended?, bounds, &lines.tail())),
+                read = log.read(buffer), if is_logging => match read {
                     Ok(read) if read > 0 => lines.write(&buffer[..read]),
                     // It closed its output, which is no reason to end.
                     _ => is_logging = false,
                 },
-                ended = launcher.ended() => return Err(died(ended?, bounds, &lines.tail())),
-                outcome = stop.reached() => return Err(outcome),
-                () = &mut watch, if !is_watched => {
-                    launcher.watch(bounds, Some(self.folder.path())).await?;
-                    (is_watched, watches) = (true, true);
-                }
             }
         };
-        if watches && request.is_some() {
+        if is_watched {
             launcher.rest().await?;
         }
         let Some(answer) = result else {
             // The channel closed: the interpreter ends, or closed what is not its own.
-            return match tokio::time::timeout(UNWATCHED * 20, launcher.ended()).await {
+            return match tokio::time::timeout(DYING, launcher.ended()).await {
                 Ok(ended) => Err(died(ended?, bounds, &lines.tail())),
                 Err(_) => Err(garbled()),
             };
         };
-        // What was printed before the answer is in the pipe by now.
-        while let Ok(read) = self.log.try_read(&mut buffer) {
-            if read == 0 {
-                break;
+        // What was printed before the answer is in the pipe by now; what is printed on and on is not waited for.
+        for _ in 0..PIPE_READS {
+            match self.log.try_read(&mut self.buffer) {
+                Ok(read) if read > 0 => lines.write(&self.buffer[..read]),
+                _ => break,
             }
-            lines.write(&buffer[..read]);
         }
         Ok(answer)
-    }
-
-    /// Whether the working folder is empty, or could be emptied.
-    async fn empty_folder(&mut self) -> bool {
-        let modified = std::fs::metadata(self.folder.path()).and_then(|about| about.modified()).ok();
-        if modified.is_some() && modified == self.emptied {
-            return true;
-        }
-        let path = self.folder.path().to_owned();
-        let emptied = tokio::task::spawn_blocking(move || folder::empty(&path)).await;
-        self.emptied = std::fs::metadata(self.folder.path()).and_then(|about| about.modified()).ok();
-        matches!(emptied, Ok(Ok(())))
     }
 }
 
@@ -377,24 +401,41 @@ async fn answer(
     }
 }
 
-/// The result in an answer.
-fn read(answer: Vec<u8>, bounds: &Bounds) -> Result<Produced, Outcome> {
-    if let Some(rest) = answer.strip_prefix(br#"{"ok":"#)
-        && let Some(result) = rest.strip_suffix(b"}")
-    {
-        if result.len() > bounds.output_bytes {
-            return Err(bounds.output_too_large());
-        }
-        return Ok(Produced::Json(result.to_vec()));
+impl Answer {
+    /// Reads a line.
+    ///
+    /// # Errors
+    /// It is no answer, or another execution's; or the result is too large.
+    fn read(line: &[u8], job: &Job, bounds: &Bounds) -> Result<Self, Outcome> {
+        Self::parse(line, &job.uuid.to_string(), bounds)
     }
-    let answer: Answer = serde_json::from_slice(&answer).map_err(|_| garbled())?;
-    match (answer.error, answer.invalid) {
-        (Some(raised), _) if raised.name == "MemoryError" => Err(bounds.memory_exceeded()),
-        (Some(raised), _) => {
-            Err(Outcome::failed("exception", format!("{}: {}", raised.name, raised.message)))
+
+    fn parse(line: &[u8], execution: &str, bounds: &Bounds) -> Result<Self, Outcome> {
+        let name = format!("{{\"for\":\"{execution}\",");
+        let rest = line.strip_prefix(name.as_bytes()).ok_or_else(garbled)?;
+        if let Some(result) = rest.strip_prefix(br#""ok":"#).and_then(|result| result.strip_suffix(b"}")) {
+            if result.len() > bounds.output_bytes {
+                return Err(bounds.output_too_large());
+            }
+            return Ok(Self::Result(result.to_vec()));
         }
-        (None, Some(problem)) => Err(Outcome::failed("invalid_output", problem)),
-        (None, None) => Err(garbled()),
+        let answer: NoResult = serde_json::from_slice(line).map_err(|_| garbled())?;
+        if answer.error.is_none() && answer.invalid.is_none() {
+            return Err(garbled());
+        }
+        Ok(Self::None(answer))
+    }
+
+    fn produced(self, bounds: &Bounds) -> Result<Produced, Outcome> {
+        let answer = match self {
+            Self::Result(json) => return Ok(Produced::Json(json)),
+            Self::None(answer) => answer,
+        };
+        match answer.error {
+            Some(raised) if raised.name == "MemoryError" => Err(bounds.memory_exceeded()),
+            Some(raised) => Err(Outcome::failed("exception", format!("{}: {}", raised.name, raised.message))),
+            None => Err(Outcome::failed("invalid_output", answer.invalid.unwrap_or_default())),
+        }
     }
 }
 
@@ -432,20 +473,24 @@ mod tests {
 
     #[test]
     fn an_answer_is_a_result_an_exception_or_no_json() {
-        let code = |text: &str| match read(text.into(), &bounds()) {
-            Ok(Produced::Json(json)) => String::from_utf8(json).expect("text"),
-            Ok(other) => panic!("{other:?}"),
-            Err(outcome) => outcome.result.expect_err("a failure").code.to_owned(),
+        let code = |text: &str| {
+            let answer = Answer::parse(text.as_bytes(), "e", &bounds());
+            match answer.and_then(|answer| answer.produced(&bounds())) {
+                Ok(Produced::Json(json)) => String::from_utf8(json).expect("text"),
+                Ok(other) => panic!("{other:?}"),
+                Err(outcome) => outcome.result.expect_err("a failure").code.to_owned(),
+            }
         };
-        assert_eq!(code(r#"{"ok":{"a":1}}"#), r#"{"a":1}"#);
-        assert_eq!(code(r#"{"ok":null}"#), "null");
-        assert_eq!(code(r#"{"ok":"12345678901"}"#), "output_too_large");
-        assert_eq!(code(r#"{"error":{"type":"ValueError","message":"m","traceback":"t"}}"#), "exception");
-        assert_eq!(
-            code(r#"{"error":{"type":"MemoryError","message":"","traceback":""}}"#),
-            "memory_exceeded"
-        );
-        assert_eq!(code(r#"{"invalid":"NaN"}"#), "invalid_output");
-        assert_eq!(code("nonsense"), "invalid_output");
+        assert_eq!(code(r#"{"for":"e","ok":{"a":1}}"#), r#"{"a":1}"#);
+        assert_eq!(code(r#"{"for":"e","ok":null}"#), "null");
+        assert_eq!(code(r#"{"for":"e","ok":"12345678901"}"#), "output_too_large");
+        let error =
+            |name| format!(r#"{{"for":"e","error":{{"type":"{name}","message":"m","traceback":"t"}}}}"#);
+        assert_eq!(code(&error("ValueError")), "exception");
+        assert_eq!(code(&error("MemoryError")), "memory_exceeded");
+        assert_eq!(code(r#"{"for":"e","invalid":"NaN"}"#), "invalid_output");
+        for other in ["nonsense", r#"{"ok":1}"#, r#"{"for":"f","ok":1}"#, r#"{"for":"e","x":1}"#] {
+            assert_eq!(code(other), "invalid_output", "{other}");
+        }
     }
 }

@@ -35,6 +35,9 @@ impl System {
             self.stop::<pool::Msg>(&names.pool(*runtime)).await;
         }
         self.stop::<pools::Msg>(&names.pools()).await;
+        if tokio::time::timeout(STOP, self.inner.context.close()).await.is_err() {
+            tracing::warn!("the engine of the containers did not answer in time");
+        }
         self.stop::<dispatcher::Msg>(&names.dispatcher()).await;
         self.stop::<registry::Msg>(&names.registry()).await;
         self.stop::<root::Msg>(&names.root()).await;

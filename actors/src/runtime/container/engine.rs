@@ -4,24 +4,19 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bollard::Docker;
 use bollard::errors::Error;
 use bollard::query_parameters::{ListContainersOptions, PruneContainersOptions, RemoveContainerOptions};
-use bollard::{API_DEFAULT_VERSION, Docker};
 use futures_util::StreamExt;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, RwLock, RwLockReadGuard};
 
 use super::image::Pulls;
+use super::places::{answers, connect, places, usual_sockets};
 use crate::execution::Outcome;
 use crate::settings::ContainerSettings;
 
 /// The label of every container of this program; its value tells the service.
 pub const LABEL: &str = "org-executor";
-
-/// How long the engine may take to say that it is there.
-const PING: Duration = Duration::from_secs(1);
-
-/// How long one request may take, in seconds; what is bounded tighter by its execution says so.
-const REQUEST_SECONDS: u64 = 60;
 
 /// How often something is tried that the engine refuses while it is busy with the same container.
 const TRIES: u32 = 20;
@@ -50,6 +45,8 @@ struct Shared {
     /// Containers that could not be removed since their engine was gone, with their engine.
     left: Mutex<Vec<(Docker, String)>>,
     pulls: Pulls,
+    /// Held while a container is made; true once the service ends and none is made any more.
+    closed: RwLock<bool>,
 }
 
 impl Engine {
@@ -62,6 +59,7 @@ impl Engine {
             swept: OnceCell::new(),
             left: Mutex::default(),
             pulls: Pulls::default(),
+            closed: RwLock::default(),
         }))
     }
 
@@ -82,8 +80,9 @@ impl Engine {
         }
     }
 
-    /// Removes all containers of this service, before it ends. Their executors must have ended.
+    /// Removes all containers of this service, before it ends; none is made any more.
     pub async fn close(&self) {
+        *self.0.closed.write().await = true;
         let known = self.answered().clone();
         if let Some(docker) = known {
             // Told in the log; the next process looks again.
@@ -108,13 +107,28 @@ impl Engine {
         Ok(docker)
     }
 
+    /// To be held while a container is made.
+    ///
+    /// # Errors
+    /// The outcome, where the service is ending.
+    pub async fn making(&self) -> Result<RwLockReadGuard<'_, bool>, Outcome> {
+        let closed = self.0.closed.read().await;
+        if *closed {
+            return Err(Outcome::interrupted("the service is ending"));
+        }
+        Ok(closed)
+    }
+
     /// The outcome of what the engine did not do. Its own words, in which there may be paths of this machine, go to
     /// the log.
     pub fn failed(&self, error: &Error, what: &str) -> Outcome {
         match error {
             Error::DockerResponseServerError { status_code, message } => {
                 tracing::warn!(status_code, message, "the engine {what}");
-                Outcome::failed("not_startable", refusal(message).unwrap_or_else(|| format!("the engine {what}")))
+                Outcome::failed(
+                    "not_startable",
+                    refusal(message).unwrap_or_else(|| format!("the engine {what}")),
+                )
             }
             Error::JsonDataError { .. } | Error::JsonSerdeError { .. } => {
                 tracing::warn!(%error, "the engine gave an answer that is not understood");
@@ -243,43 +257,6 @@ async fn remove(docker: &Docker, name: &str) -> Result<(), Error> {
             Err(error) => return Err(error),
         }
     }
-}
-
-async fn answers(docker: &Docker) -> bool {
-    matches!(tokio::time::timeout(PING, docker.ping()).await, Ok(Ok(_)))
-}
-
-fn connect(place: &str) -> Option<Docker> {
-    let connected = match place.strip_prefix("unix://") {
-        Some(path) => Docker::connect_with_unix(path, REQUEST_SECONDS, API_DEFAULT_VERSION),
-        None => Docker::connect_with_http(place, REQUEST_SECONDS, API_DEFAULT_VERSION),
-    };
-    connected.ok()
-}
-
-/// Where an engine may be: as the settings say, or as the environment says, or the usual sockets that are there.
-fn places(socket: &str) -> Vec<String> {
-    if socket != "auto" {
-        return vec![socket.to_owned()];
-    }
-    let told = ["DOCKER_HOST", "CONTAINER_HOST"].iter().filter_map(|name| std::env::var(name).ok());
-    match told.into_iter().find(|place| !place.is_empty()) {
-        Some(place) => vec![place],
-        None => {
-            let there = usual_sockets().into_iter().filter(|path| std::fs::exists(path).unwrap_or(false));
-            there.map(|path| format!("unix://{path}")).collect()
-        }
-    }
-}
-
-fn usual_sockets() -> Vec<String> {
-    let own = std::env::var("XDG_RUNTIME_DIR").unwrap_or_else(|_| format!("/run/user/{}", nix::unistd::getuid()));
-    vec![
-        "/var/run/docker.sock".into(),
-        format!("{own}/docker.sock"),
-        format!("{own}/podman/podman.sock"),
-        "/run/podman/podman.sock".into(),
-    ]
 }
 
 fn unavailable() -> Outcome {

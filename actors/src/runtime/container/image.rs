@@ -35,7 +35,9 @@ pub struct Image {
 
 /// The images that are being fetched, by name.
 #[derive(Clone, Debug, Default)]
-pub struct Pulls(Arc<Mutex<HashMap<String, Shared<BoxFuture<'static, Result<(), Outcome>>>>>>);
+pub struct Pulls(Arc<Mutex<HashMap<String, Pulling>>>);
+
+type Pulling = Shared<BoxFuture<'static, Result<(), Outcome>>>;
 
 impl Engine {
     /// The image of that name, fetched when the policy says so.

@@ -7,7 +7,8 @@ use bollard::Docker;
 use bollard::container::AttachContainerResults;
 use bollard::errors::Error;
 use bollard::models::{
-    ContainerCreateBody, ContainerStateStatusEnum as Status, HealthConfig, HostConfig, HostConfigLogConfig, ResourcesUlimits,
+    ContainerCreateBody, ContainerStateStatusEnum as Status, HealthConfig, HostConfig, HostConfigLogConfig,
+    ResourcesUlimits,
 };
 use bollard::query_parameters::{AttachContainerOptions, CreateContainerOptions};
 use futures_util::StreamExt;
@@ -60,9 +61,13 @@ impl Instance {
     /// Makes a container; nothing runs in it yet.
     pub async fn create(engine: Engine, docker: Docker, body: ContainerCreateBody) -> Result<Self, Outcome> {
         let name = format!("{LABEL}-{}", Uuid::now_v7());
-        let options = CreateContainerOptions { name: Some(name.clone()), ..CreateContainerOptions::default() };
+        let options =
+            CreateContainerOptions { name: Some(name.clone()), ..CreateContainerOptions::default() };
+        let making = engine.making().await?;
+        let created = docker.create_container(Some(options), body).await;
+        drop(making);
         let mut instance = Self { engine, docker, name, is_gone: false };
-        match instance.docker.create_container(Some(options), body).await {
+        match created {
             Ok(_) => Ok(instance),
             Err(error) => {
                 // Where the engine said no there is nothing to remove.
@@ -109,11 +114,16 @@ impl Instance {
                 // Podman tells of a container that has just ended with a word that bollard does not know.
                 Err(Error::JsonDataError { .. }) => {}
                 Err(Error::DockerResponseServerError { status_code: 404, .. }) => {
-                    return Err(Outcome::failed("container_ended", "the container was removed by somebody else"));
+                    return Err(Outcome::failed(
+                        "container_ended",
+                        "the container was removed by somebody else",
+                    ));
                 }
                 // It is being removed.
                 Err(Error::DockerResponseServerError { .. }) => {}
-                Err(error) => return Err(self.engine.failed(&error, "could not tell how the container ended")),
+                Err(error) => {
+                    return Err(self.engine.failed(&error, "could not tell how the container ended"));
+                }
             }
             if Instant::now() >= deadline {
                 let message = "the connection to the container broke while it ran";
@@ -152,7 +162,12 @@ impl Drop for Instance {
 }
 
 /// What a container is allowed.
-pub fn host(engine: &Engine, image: &Image, network: &Network, bounds: &Bounds) -> Result<HostConfig, Outcome> {
+pub fn host(
+    engine: &Engine,
+    image: &Image,
+    network: &Network,
+    bounds: &Bounds,
+) -> Result<HostConfig, Outcome> {
     let memory = signed(bounds.memory_bytes.max(MIN_MEMORY));
     let files = bounds.files.min(own_limit(Resource::RLIMIT_NOFILE));
     let processes = USER_PROCESSES.min(own_limit(Resource::RLIMIT_NPROC));
@@ -195,7 +210,9 @@ pub fn body(
         stdin_once: Some(is_fed),
         labels: Some([(LABEL.to_owned(), engine.service().to_owned())].into()),
         // Nobody asks for its health. Podman takes no "none" where there is nothing to switch off.
-        healthcheck: image.has_check.then(|| HealthConfig { test: Some(vec!["NONE".into()]), ..HealthConfig::default() }),
+        healthcheck: image
+            .has_check
+            .then(|| HealthConfig { test: Some(vec!["NONE".into()]), ..HealthConfig::default() }),
         host_config: Some(host),
         ..ContainerCreateBody::default()
     }

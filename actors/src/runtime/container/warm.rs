@@ -168,14 +168,15 @@ impl Agent {
         let mark = mark();
         let prelude = agent::prelude(&mark, instance::writable(&image));
         let output = Output::default();
-        let mut agent =
-            Self { instance, image, stream, output, opens_anew: false, runs: 0, resetting: None };
+        let mut agent = Self { instance, image, stream, output, opens_anew: false, runs: 0, resetting: None };
         agent.write(&prelude).await;
         let answer = timeout(READY, agent.line(&mark)).await.ok().flatten();
         let unfit = |message| Err(Outcome::failed("not_startable", message));
         match answer.as_deref().and_then(Answer::parse) {
             Some(Answer::Foreign) => {
-                return unfit("the engine gives a container no processes of its own, so none can be kept warm");
+                return unfit(
+                    "the engine gives a container no processes of its own, so none can be kept warm",
+                );
             }
             None => return unfit("`sh` in the image does not answer as a shell does"),
             Some(answer) => agent.opens_anew = answer == Answer::Anew,
@@ -220,7 +221,8 @@ impl Agent {
                 }
             }
             if is_heard && let Some((stdout, line)) = ended.take() {
-                let odd = || Outcome::failed("container_ended", "the shell in the container was interfered with");
+                let odd =
+                    || Outcome::failed("container_ended", "the shell in the container was interfered with");
                 let end = End::parse(&line).ok_or_else(odd)?;
                 self.resetting = Some(mark);
                 return Ok((stdout, end));

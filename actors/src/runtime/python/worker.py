@@ -398,11 +398,12 @@ def serve(handler, out, err):
     chdir, fchdir, getpid = os.chdir, os.fchdir, os.getpid
 
     for text in open(REQUESTS, "rb", buffering=64 * 1024, closefd=False):
-        error = None
+        error, execution = None, b""
         try:
             request = decode(str(text, "utf-8"))[0]
             given = request.pop("input")
-            variables[b"ORG_EXECUTION"] = kept[b"ORG_EXECUTION"] = request["execution"].encode()
+            execution = request["execution"].encode()
+            variables[b"ORG_EXECUTION"] = kept[b"ORG_EXECUTION"] = execution
             traceparent = request["traceparent"]
             if traceparent is not None:
                 variables[b"TRACEPARENT"] = kept[b"TRACEPARENT"] = traceparent.encode()
@@ -421,14 +422,15 @@ def serve(handler, out, err):
             leave_fork(error)
         if error is None:
             try:
-                answer = b'{"ok":' + encode(result).encode() + b"}\n"
+                answer = b'"ok":' + encode(result).encode() + b"}\n"
             except (TypeError, ValueError, RecursionError) as raised:
-                answer = line({"invalid": why_not_json(raised)})
+                answer = line({"invalid": why_not_json(raised)})[1:]
             except BaseException as raised:
                 error = raised
         if error is not None:
-            answer = line({"error": describe_and_log(error)})
-        send(answer)
+            answer = line({"error": describe_and_log(error)})[1:]
+        # Each answer bears the name of its execution: what a handler wrote there itself is nobody's.
+        send(b'{"for":"' + execution + b'",' + answer)
         # What the handler was given and made must not live until the next run.
         text = request = given = result = error = answer = None
 
