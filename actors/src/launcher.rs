@@ -212,9 +212,9 @@ impl Launcher {
             return Ok(());
         };
         if program.status.is_none_or(|status| !matches!(status, WaitStatus::Exited(_, 0))) {
-            // It may have failed for want of room before that was seen.
-            let full = || program.watch.as_mut().and_then(Watch::look_at_folder);
-            program.exceeded = program.exceeded.or_else(full);
+            // It may have failed for want of what it had used up, before that was seen.
+            let last_look = || program.watch.as_mut().and_then(Watch::look_last);
+            program.exceeded = program.exceeded.or_else(last_look);
         }
         let is_clean = self.end_all();
         self.is_killing = false;

@@ -103,7 +103,6 @@ impl Contained {
     /// Has the kernel itself bound how many processes there are, where it can: no program forks faster than that.
     pub fn bound(&self, processes: u64) {
         if self.sees_only_its_own() && has_own_pid_max() {
-            // After a first round through all numbers, those below are not given again.
             let _ = fs::write("/proc/sys/kernel/pid_max", (FIRST_PID + processes + SLACK_PIDS).to_string());
         }
     }
@@ -157,7 +156,12 @@ impl Contained {
         }
         // Should its parent be killed, nothing of it stays.
         let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
-        Ok(Some(Self::Namespace { has_own_proc: mount_proc() }))
+        let has_own_proc = mount_proc();
+        if has_own_proc && has_own_pid_max() {
+            // The numbers below are given once only, in the first round; without it the bound is exact from the start.
+            let _ = fs::write("/proc/sys/kernel/ns_last_pid", FIRST_PID.to_string());
+        }
+        Ok(Some(Self::Namespace { has_own_proc }))
     }
 }
 

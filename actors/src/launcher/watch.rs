@@ -64,10 +64,10 @@ impl Watch {
         exceeded
     }
 
-    /// Whether the working folder holds too much, now that the program has ended.
-    pub fn look_at_folder(&mut self) -> Option<Exceeded> {
+    /// The limit that is exceeded by what is left, now that the program itself has ended.
+    pub fn look_last(&mut self) -> Option<Exceeded> {
         self.next_folder = Instant::now();
-        self.judge_folder()
+        self.look()
     }
 
     fn stats(&self) -> Vec<(Pid, Stat)> {
