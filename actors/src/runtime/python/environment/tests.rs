@@ -292,6 +292,11 @@ async fn what_was_not_used_for_longest_is_removed_unless_it_runs() {
         use std::os::unix::process::CommandExt;
         Command::new("sleep").arg0(&program).arg("1000").spawn().expect("started")
     };
+    // The kernel tells that it was started a moment before it shows under which name.
+    let command = format!("/proc/{}/cmdline", running.id());
+    while std::fs::read(&command).expect("alive").is_empty() {
+        tokio::task::yield_now().await;
+    }
     let shared = environments.shared.clone();
     tokio::task::spawn_blocking(move || shared.prune(3)).await.expect("pruned");
     running.kill().expect("killed");
