@@ -54,7 +54,7 @@ fn held(service: &Service) -> (u64, usize) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a soak of some minutes"]
 async fn a_hundred_thousand_executions_leave_memory_and_descriptors_as_they_were() {
-    let mut launch = Launch::new().memory().set("LOG__LEVEL", "warn");
+    let mut launch = Launch::new().memory();
     for runtime in ["BINARY", "PYTHON", "WASM"] {
         launch = launch.set(&format!("POOLS__{runtime}__MIN"), 4).set(&format!("POOLS__{runtime}__MAX"), 4);
     }
