@@ -93,7 +93,7 @@ pub enum Notice {
     Accepted(Uuid),
     /// It was not taken in.
     Refused(Error),
-    /// It began to run.
+    /// It began to run; told where the request asked for a stream.
     Started(Uuid),
     /// It ended.
     Finished(Uuid, Outcome),
@@ -322,7 +322,9 @@ impl State {
                 continue;
             }
             self.queued_bytes = self.queued_bytes.saturating_sub(bytes);
-            tell(&entry.item.caller, Notice::Started(uuid));
+            if entry.item.job.options.stream {
+                tell(&entry.item.caller, Notice::Started(uuid));
+            }
             self.by_executor.insert(executor.get_id(), uuid);
             self.running.insert(uuid, Running { entry, executor });
         }

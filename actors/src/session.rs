@@ -11,7 +11,6 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use crate::compiled::Compiled;
 use crate::definition::Kind;
 use crate::dispatcher::{Caller, Notice};
 use crate::effects::{Effects, Panicked};
@@ -32,13 +31,11 @@ pub const FRAMES: usize = 4;
 pub enum Msg {
     /// The client's request, as it came.
     Request(String),
-    /// The registry answered.
-    Resolved(std::result::Result<Result<Arc<Compiled>>, Panicked>),
     /// The client wants the end of its execution, or is gone and its executions are to end with it.
     Cancel,
     /// The dispatcher was told to end the execution; its news tell the rest.
     CancelAsked,
-    /// A dispatcher was given the execution, or none could be reached.
+    /// A dispatcher was given the execution, or it was refused before.
     Submitted(std::result::Result<Result<ActorId>, Panicked>),
     /// News of the execution.
     News(Notice),
@@ -111,7 +108,6 @@ impl Actor for SessionActor {
             myself,
             args,
             effects,
-            request: None,
             uuid: Uuid::now_v7(),
             tells_start: false,
             is_accepted: false,
@@ -129,7 +125,6 @@ impl Actor for SessionActor {
     ) -> std::result::Result<(), ActorProcessingErr> {
         match message {
             Msg::Request(text) => state.request(&text),
-            Msg::Resolved(result) => state.resolved(result),
             Msg::Cancel => state.cancel(),
             Msg::CancelAsked => {}
             Msg::Submitted(result) => state.submitted(result),
@@ -148,7 +143,6 @@ pub struct State {
     myself: Ref,
     args: Args,
     effects: Effects<Msg>,
-    request: Option<Request>,
     uuid: Uuid,
     /// Whether the client wants to know that it began, and has not been told.
     tells_start: bool,
@@ -168,30 +162,19 @@ impl State {
             Ok(request) => request,
             Err(error) => return self.end(Frame::Refused(error)),
         };
-        let (system, kind, id) = (self.args.system.clone(), self.args.kind, request.id.clone());
-        self.request = Some(request);
-        self.effects.run(async move { system.resolve(kind, &id).await }, Msg::Resolved);
-    }
-
-    fn resolved(&mut self, result: std::result::Result<Result<Arc<Compiled>>, Panicked>) {
-        let definition = result.unwrap_or_else(|Panicked| Err(failed()));
-        match definition.and_then(|definition| self.job(definition)) {
-            Ok(job) => {
-                let (system, caller) = (self.args.system.clone(), Caller::Actor(self.myself.get_derived()));
-                self.effects.run(async move { system.submit(job, caller).await }, Msg::Submitted);
-            }
-            Err(error) => self.end(Frame::Refused(error)),
-        }
-    }
-
-    fn job(&mut self, definition: Arc<Compiled>) -> Result<Job> {
-        let request = self.request.take().ok_or_else(failed)?;
         self.tells_start = request.options.stream;
         let log = request.options.stream.then(|| self.args.log.clone());
-        let mut job = Job::new(self.uuid, definition, request.input, request.options, self.args.client)?;
-        job.traceparent = self.args.traceparent.clone();
-        job.log = log;
-        Ok(job)
+        let (system, kind, client) = (self.args.system.clone(), self.args.kind, self.args.client);
+        let (uuid, traceparent) = (self.uuid, self.args.traceparent.clone());
+        let caller = Caller::Actor(self.myself.get_derived());
+        // One effect for both questions: each costs a task and a message.
+        let submission = async move {
+            let definition = system.resolve(kind, &request.id).await?;
+            let mut job = Job::new(uuid, definition, request.input, request.options, client)?;
+            (job.traceparent, job.log) = (traceparent, log);
+            system.submit(job, caller).await
+        };
+        self.effects.run(submission, Msg::Submitted);
     }
 
     fn submitted(&mut self, result: std::result::Result<Result<ActorId>, Panicked>) {

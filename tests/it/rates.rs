@@ -16,6 +16,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
 use tokio::task::JoinSet;
 
+use crate::podman::{IMAGE, podman};
 use crate::program::tool;
 use crate::service::{Launch, request};
 use crate::socket::Talk;
@@ -66,6 +67,10 @@ struct Engine(System);
 
 impl Engine {
     async fn start(pools: &str) -> Self {
+        Self::start_with(pools, |_| {}).await
+    }
+
+    async fn start_with(pools: &str, change: impl FnOnce(&mut toml::Table)) -> Self {
         let mut config: toml::Table = include_str!("../../config/default.toml").parse().unwrap();
         for edge in ["rest", "websocket", "log"] {
             config.remove(edge);
@@ -75,6 +80,7 @@ impl Engine {
             config["pools"][&runtime]["min"] = pool.clone();
             config["pools"][&runtime]["max"] = pool;
         }
+        change(&mut config);
         let settings: Settings = config.try_into().unwrap();
         let launcher = vec![env!("CARGO_BIN_EXE_org-executor").into(), actors::launcher::SUBCOMMAND.into()];
         Self(System::start(settings, Host { sessions: 10_000, launcher }).await.unwrap())
@@ -236,4 +242,32 @@ async fn wasm_runs_of_the_engine() {
             median(rates.clone())
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn warm_containers_beside_fresh_ones() {
+    let Some(podman) = podman().await else { return };
+    let socket = podman.socket();
+    let start = Engine::start_with("container = 1", |config| {
+        config["containers"]["socket"] = socket.into();
+        config["containers"]["tmpfs_mb"] = 16.into();
+    });
+    let engine = Arc::new(start.await);
+    for mode in ["fresh", "warm"] {
+        let metadata = json!({
+            "runtime": "container", "image": IMAGE, "command": ["cat"],
+            "container": { "mode": mode, "pull": "never" }, "limits": { "memory_mb": 64, "processes": 20 },
+        });
+        engine.create(mode, metadata, &[]).await;
+    }
+    let mut pairs = Vec::new();
+    for _ in 0..ROUNDS {
+        let fresh = engine.rate("fresh", 1).await;
+        // Its start does not count.
+        engine.run("warm").await;
+        pairs.push((fresh, engine.rate("warm", 1).await));
+    }
+    report("container warm, one executor, beside fresh ones", &pairs);
+    engine.0.drain().await.unwrap();
 }

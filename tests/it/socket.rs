@@ -6,10 +6,14 @@ use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, Message};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 
 use crate::service::PATIENCE;
+
+/// The library would take 128 KiB for each connection at once, for which the machine under measurement pays.
+const BUFFER_BYTES: usize = 4 * 1024;
 
 /// An open connection.
 pub struct Socket {
@@ -40,7 +44,9 @@ impl Socket {
         for (name, value) in headers {
             request.headers_mut().insert(*name, value.parse()?);
         }
-        let connected = tokio::time::timeout(PATIENCE, connect_async(request)).await;
+        let config = WebSocketConfig::default().read_buffer_size(BUFFER_BYTES).write_buffer_size(BUFFER_BYTES);
+        let connecting = connect_async_with_config(request, Some(config), true);
+        let connected = tokio::time::timeout(PATIENCE, connecting).await;
         let (stream, _) = connected.expect("a handshake in time")?;
         Ok(Self { stream, close: None })
     }
