@@ -44,7 +44,8 @@ impl Socket {
         for (name, value) in headers {
             request.headers_mut().insert(*name, value.parse()?);
         }
-        let config = WebSocketConfig::default().read_buffer_size(BUFFER_BYTES).write_buffer_size(BUFFER_BYTES);
+        let config =
+            WebSocketConfig::default().read_buffer_size(BUFFER_BYTES).write_buffer_size(BUFFER_BYTES);
         let connecting = connect_async_with_config(request, Some(config), true);
         let connected = tokio::time::timeout(PATIENCE, connecting).await;
         let (stream, _) = connected.expect("a handshake in time")?;

@@ -85,9 +85,10 @@ impl Watch {
         }
         // What several processes share is counted once only where it matters, since that costs more.
         if stats.iter().map(|(_, stat)| stat.resident_bytes).sum::<u64>() > limits.memory_bytes {
-            let own =
-                |(pid, stat): &(Pid, Stat)| tree::proportional_bytes(*pid).unwrap_or(stat.resident_bytes);
-            if stats.iter().map(own).sum::<u64>() > limits.memory_bytes {
+            // Who has let go of its memory since, because it ends, is not counted with what it held before.
+            let now = |pid| tree::stat(pid).map_or(0, |stat| stat.resident_bytes);
+            let own = |pid: Pid| tree::proportional_bytes(pid).unwrap_or_else(|| now(pid));
+            if stats.iter().map(|(pid, _)| own(*pid)).sum::<u64>() > limits.memory_bytes {
                 return Some(Exceeded::Memory);
             }
         }

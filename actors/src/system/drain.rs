@@ -12,6 +12,10 @@ use crate::{dispatcher, pool, pools, registry, root, sessions};
 /// How long a stopping actor may take before it is left to the end of the process.
 const STOP: Duration = Duration::from_secs(2);
 
+/// How long the engine of the containers may take to remove those that are left. It removes one after the other, a few
+/// in a second; what is left then goes at the next start.
+const REMOVAL: Duration = Duration::from_secs(20);
+
 impl System {
     /// Ends in order: no new work, what waits is told, what runs has the grace, then the leaves of the tree are
     /// stopped before their parents, and the store is closed.
@@ -35,7 +39,7 @@ impl System {
             self.stop::<pool::Msg>(&names.pool(*runtime)).await;
         }
         self.stop::<pools::Msg>(&names.pools()).await;
-        if tokio::time::timeout(STOP, self.inner.context.close()).await.is_err() {
+        if tokio::time::timeout(REMOVAL, self.inner.context.close()).await.is_err() {
             tracing::warn!("the engine of the containers did not answer in time");
         }
         self.stop::<dispatcher::Msg>(&names.dispatcher()).await;
