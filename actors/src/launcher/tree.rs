@@ -79,6 +79,15 @@ pub fn proportional_bytes(pid: Pid) -> Option<u64> {
     line.trim().trim_end_matches(" kB").parse::<u64>().ok().map(|kib| kib * 1_024)
 }
 
+/// The memory of a process that is backed by no file, with all that it shares with its parent since it was forked
+/// (proc_pid_statm(5)). Unlike [`proportional_bytes`] it is told at once.
+pub fn anonymous_bytes(pid: Pid) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let mut pages = text.split_ascii_whitespace().skip(1).map_while(|number| number.parse::<u64>().ok());
+    let (resident, shared) = (pages.next()?, pages.next()?);
+    Some(resident.saturating_sub(shared) * setting(SysconfVar::PAGE_SIZE, 4_096))
+}
+
 /// How many files a process has open.
 pub fn open_files(pid: Pid) -> u64 {
     let folder = format!("/proc/{pid}/fd");
@@ -119,6 +128,7 @@ mod tests {
         let stat = stat(Pid::this()).expect("alive");
         assert!(stat.threads > 0 && stat.resident_bytes > 0);
         assert!(proportional_bytes(Pid::this()).is_none_or(|bytes| bytes > 0));
+        assert!(anonymous_bytes(Pid::this()).is_some_and(|bytes| bytes > 0));
         assert!(open_files(Pid::this()) > 0);
     }
 }

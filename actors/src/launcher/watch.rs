@@ -2,6 +2,7 @@
 //!
 //! A look costs some microseconds for each process, so that it can be had on every machine, without control groups.
 
+use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -24,6 +25,19 @@ const LONGEST: Duration = Duration::from_millis(200);
 /// Looking takes at most this part of the time, up to that pause.
 const SHARE: u32 = 20;
 
+/// How long one look asks for what processes share.
+const ASKING: Duration = Duration::from_millis(20);
+
+/// For how long no process must have come before it is asked. Each answer may have to wait for a process that holds its
+/// memory's lock, as one does that forks, and a bomb of those, which is told by its number, would keep the look waiting for
+/// seconds.
+const QUIET: Duration = Duration::from_millis(500);
+
+/// While processes come, what they share counts for each: so many times the limit is too much at once, and the limit itself
+/// after this time.
+const FORKING: u64 = 4;
+const TRUST: Duration = Duration::from_secs(2);
+
 /// A file costs at least this much, however little is in it.
 const FILE_BYTES: u64 = 4_096;
 
@@ -35,14 +49,28 @@ pub struct Watch {
     next_folder: Instant,
     /// What was used before the watch began.
     cpu_before: Duration,
+    /// Who was there at the last look that found too much memory held.
+    known: HashSet<Pid>,
+    /// When somebody was there who had not been there at the look before.
+    grew: Instant,
+    /// Since when its memory is not told.
+    untold: Option<Instant>,
 }
 
 impl Watch {
     /// Begins now: what was used before does not count.
     pub fn begin(limits: Limits, sees_only_its_own: bool) -> Self {
         let next = Instant::now() + FIRST;
-        let mut watch =
-            Self { limits, sees_only_its_own, next, next_folder: next, cpu_before: Duration::ZERO };
+        let mut watch = Self {
+            limits,
+            sees_only_its_own,
+            next,
+            next_folder: next,
+            cpu_before: Duration::ZERO,
+            known: HashSet::new(),
+            grew: next,
+            untold: None,
+        };
         if watch.limits.cpu_ms.is_some() {
             watch.cpu_before = cpu(&watch.stats());
         }
@@ -83,15 +111,10 @@ impl Watch {
         if stats.iter().map(|(_, stat)| stat.threads).sum::<u64>() > limits.processes {
             return Some(Exceeded::Processes);
         }
-        // What several processes share is counted once only where it matters, since that costs more.
-        if stats.iter().map(|(_, stat)| stat.resident_bytes).sum::<u64>() > limits.memory_bytes {
-            // Who has let go of its memory since, because it ends, is not counted with what it held before.
-            let now = |pid| tree::stat(pid).map_or(0, |stat| stat.resident_bytes);
-            let own = |pid: Pid| tree::proportional_bytes(pid).unwrap_or_else(|| now(pid));
-            if stats.iter().map(|(pid, _)| own(*pid)).sum::<u64>() > limits.memory_bytes {
-                return Some(Exceeded::Memory);
-            }
+        if self.holds_too_much(stats) {
+            return Some(Exceeded::Memory);
         }
+        let limits = &self.limits;
         let used = limits.cpu_ms.map(|allowed| (cpu(stats).saturating_sub(self.cpu_before), allowed));
         if used.is_some_and(|(used, allowed)| used > Duration::from_millis(allowed)) {
             return Some(Exceeded::Cpu);
@@ -100,6 +123,42 @@ impl Watch {
             return Some(Exceeded::Files);
         }
         self.judge_folder()
+    }
+
+    /// Whether the processes hold more memory than they may. What several of them share is counted once only where it
+    /// matters, since that costs more.
+    fn holds_too_much(&mut self, stats: &[(Pid, Stat)]) -> bool {
+        let allowed = self.limits.memory_bytes;
+        if stats.iter().map(|(_, stat)| stat.resident_bytes).sum::<u64>() <= allowed {
+            self.untold = None;
+            return false;
+        }
+        let start = Instant::now();
+        let known = std::mem::replace(&mut self.known, stats.iter().map(|(pid, _)| *pid).collect());
+        if !self.known.is_subset(&known) {
+            self.grew = start;
+        }
+        let is_trusted = start - *self.untold.get_or_insert(start) < TRUST;
+        if stats.len() > 1 && start - self.grew < QUIET {
+            let anonymous = stats.iter().filter_map(|(pid, _)| tree::anonymous_bytes(*pid));
+            let times = if is_trusted { FORKING } else { 1 };
+            return anonymous.sum::<u64>() > allowed.saturating_mul(times);
+        }
+        let mut held = 0;
+        for (pid, _) in stats {
+            // Who has let go of its memory since, because it ends, is not counted with what it held before.
+            let now = || tree::stat(*pid).map_or(0, |stat| stat.resident_bytes);
+            held += tree::proportional_bytes(*pid).unwrap_or_else(now);
+            if held > allowed {
+                return true;
+            }
+            if start.elapsed() > ASKING {
+                // The next look sees first whether there are too many of them.
+                return !is_trusted;
+            }
+        }
+        self.untold = None;
+        false
     }
 
     fn judge_folder(&mut self) -> Option<Exceeded> {

@@ -185,19 +185,27 @@ impl Launcher {
         }
     }
 
-    /// Ends the program, where one runs, with all that it started, and waits until they are gone.
-    pub async fn end(&mut self) {
-        let Some(live) = self.live.as_mut().filter(|_| self.is_running) else { return };
+    /// Ends the program, where one runs, with all that it started, and waits until they are gone: how it ended, which may
+    /// have been before.
+    pub async fn end(&mut self) -> Option<Exit> {
+        let live = self.live.as_mut().filter(|_| self.is_running)?;
         let asked = async {
             live.send(&Request::Kill, &[]).await?;
-            while !matches!(live.receive().await?, Reply::Exited(_) | Reply::Failed(_)) {}
-            Some(())
+            loop {
+                match live.receive().await? {
+                    Reply::Exited(exit) => return Some(Some(exit)),
+                    Reply::Failed(_) => return Some(None),
+                    _ => {}
+                }
+            }
         };
-        if timeout(ANSWER, asked).await != Ok(Some(())) {
+        let ended = timeout(ANSWER, asked).await.ok().flatten();
+        if ended.is_none() {
             tracing::error!("a launcher did not end its program in time, and is ended itself");
             self.live = None;
         }
         self.is_running = false;
+        ended.flatten()
     }
 
     /// Watches the program that is kept, from now on.

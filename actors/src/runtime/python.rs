@@ -355,7 +355,11 @@ impl Interpreter {
             // The channel closed: the interpreter ends, or closed what is not its own.
             return match tokio::time::timeout(DYING, launcher.ended()).await {
                 Ok(ended) => Err(died(ended?, bounds, &lines.tail())),
-                Err(_) => Err(garbled()),
+                // What it was ended for takes long to be gone.
+                Err(_) => Err(match launcher.end().await {
+                    Some(exit) if exit.exceeded.is_some() => died(exit, bounds, &lines.tail()),
+                    _ => garbled(),
+                }),
             };
         };
         // What was printed before the answer is in the pipe by now; what is printed on and on is not waited for.

@@ -141,7 +141,8 @@ fn programs() -> Vec<Program> {
     let mut burning = limits(LONG);
     burning["cpu_ms"] = json!(300);
     vec![
-        handler("fork_loop", bounded, &["processes_exceeded"]),
+        // Before it has too many processes it may have too much memory.
+        handler("fork_loop", bounded, &["processes_exceeded", "memory_exceeded"]),
         handler("threads", bounded, &["processes_exceeded"]),
         handler("daemon", long, &[OK]),
         handler("bare_daemon", long, &[OK]),
