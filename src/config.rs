@@ -77,6 +77,8 @@ pub struct WebSocketConfig {
     pub idle_timeout_ms: u64,
     /// Connections at one time.
     pub max_connections: usize,
+    /// Requests that may be open on one `/session` connection; further ones are not read.
+    pub window: usize,
     /// Names that `Host` may bear besides the loopback ones, without a port.
     pub allowed_hosts: Vec<String>,
     /// Foreign origins that may call, as `scheme://host` with a port where it is not the scheme's.

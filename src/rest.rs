@@ -19,11 +19,12 @@ mod body;
 mod definitions;
 mod executions;
 mod listener;
+pub mod metrics;
 mod reply;
 mod status;
 
 use definitions::{Definitions, Functions, Queries, Tools};
-use executions::Executions;
+use executions::{Executions, Runs};
 use reply::refuse;
 use status::Status;
 
@@ -57,15 +58,28 @@ fn routes(config: &RestConfig, system: &System) -> impl Endpoint<Output = Respon
     let tools = Definitions::<Tools>::new(system.clone());
     let functions = Definitions::<Functions>::new(system.clone());
     let queries = (Queries::<Tools>::new(system.clone()), Queries::<Functions>::new(system.clone()));
+    // A connection is given up when it is quiet for longer, also while its client waits for an outcome.
+    let patience = Duration::from_millis(config.idle_timeout_ms / 10 * 9);
+    let runs =
+        (Runs::<Tools>::new(system.clone(), patience), Runs::<Functions>::new(system.clone(), patience));
     let executions = Executions::new(system.clone());
-    let apis = (tools, queries.0, functions, queries.1, executions, Status::new(system.clone()));
+    let status = Status::new(system.clone());
+    let apis = (tools, queries.0, runs.0, functions, queries.1, runs.1, executions, status);
     let service = OpenApiService::new(apis, "Org Executor", env!("CARGO_PKG_VERSION"))
         .description("Registers, finds and runs an organisation's tools and functions.");
     let (spec, docs) = (service.spec(), service.swagger_ui());
     let doors = Arc::new(Doors::new(config.bind, &config.allowed_hosts, &config.allowed_origins));
     let body_bytes = config.body_bytes;
+    let measured = system.clone();
     Route::new()
         .at("/openapi.json", get(make(move |_| std::future::ready(document(&spec)))))
+        .at(
+            "/metrics",
+            get(make(move |_| {
+                let system = measured.clone();
+                async move { metrics::render(&system).await }
+            })),
+        )
         .nest("/docs", docs)
         .nest("/", service)
         .catch_all_error(|error| std::future::ready(from_poem(&error)))

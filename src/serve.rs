@@ -25,6 +25,7 @@ pub async fn run(file: Option<PathBuf>, insecure: bool) -> Result<()> {
     telemetry::init(&config.log)?;
     let rest_listener = listen("rest.bind", config.rest.bind).await?;
     let websocket_listener = listen("websocket.bind", config.websocket.bind).await?;
+    rest::metrics::install()?;
     actors::system::adopt_orphans();
     // The file of this program may be replaced while it runs; this name means the program that runs.
     let launcher = vec!["/proc/self/exe".into(), actors::launcher::SUBCOMMAND.into()];

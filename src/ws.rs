@@ -14,6 +14,8 @@ use crate::doors::Doors;
 mod connection;
 mod frame;
 mod handshake;
+mod many;
+mod socket;
 
 /// How long nothing is accepted after accepting failed.
 const PAUSE: Duration = Duration::from_millis(50);

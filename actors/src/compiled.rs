@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use crate::artifacts::Pin;
 use crate::definition::{Definition, Kind};
@@ -48,6 +49,12 @@ pub struct Compiled {
     pub id: String,
     /// The strong ETag of this revision, quotes and all.
     pub etag: String,
+    /// The number of this revision.
+    pub number: u64,
+    /// When the definition was created, in milliseconds since the epoch.
+    pub created_ms: u64,
+    /// What no other revision has: a hash of all of it.
+    pub fingerprint: Arc<str>,
     /// The definition's JSON text.
     pub json: Bytes,
     /// How it runs.
@@ -66,11 +73,15 @@ impl Compiled {
         let definition = &revision.definition;
         let metadata = json::parse(&definition.metadata)?;
         let no_object = || Error::invalid("the metadata is no object");
+        let json = definition.to_json();
         Ok(Arc::new(Self {
             kind: definition.kind,
             id: definition.id.clone(),
             etag: revision.etag(),
-            json: definition.to_json().into(),
+            number: revision.number,
+            created_ms: revision.created_ms,
+            fingerprint: fingerprint(revision, &json),
+            json: json.into(),
             // What another version let in can still be read, replaced and removed; it only does not run.
             spec: Spec::parse(metadata.as_object().ok_or_else(no_object)?).unwrap_or_else(Spec::unreadable),
             pin: revision.pin.clone().map_or_else(OnceLock::new, OnceLock::from),
@@ -126,6 +137,20 @@ impl Compiled {
             None => Ok(Input { text: json::compact(&text) }),
         }
     }
+}
+
+fn fingerprint(revision: &Revision, json: &str) -> Arc<str> {
+    let mut hash = Sha256::new();
+    for part in [
+        revision.definition.kind.name(),
+        &revision.etag(),
+        revision.pin.as_ref().map_or("", Pin::as_str),
+        json,
+    ] {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    format!("{:x}", hash.finalize()).into()
 }
 
 #[cfg(test)]

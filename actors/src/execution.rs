@@ -1,18 +1,24 @@
 //! One run of one definition with one input: what is asked for, how it runs, how it ended. Pure.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::compiled::Compiled;
 use crate::error::{Error, Result};
 use crate::json::{self, RawObject};
 use crate::log::LogRing;
+
+mod snapshot;
+
+pub use snapshot::{Page, PageRequest, Phase, Progress, Snapshot};
 
 /// How a definition runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -90,6 +96,13 @@ impl State {
             Self::Interrupted => "interrupted",
         }
     }
+
+    /// The state of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Succeeded, Self::Failed, Self::TimedOut, Self::Cancelled, Self::Interrupted]
+            .into_iter()
+            .find(|state| state.name() == name)
+    }
 }
 
 /// The one outcome of an execution.
@@ -105,7 +118,7 @@ pub struct Outcome {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     /// What a client can match on: `exit_status`, `output_too_large`, `invalid_output`, …
-    pub code: &'static str,
+    pub code: Cow<'static, str>,
     /// One sentence, with the end of stderr where there was any.
     pub message: String,
 }
@@ -143,10 +156,40 @@ impl Outcome {
         Self::without_output(State::Interrupted, "crash_loop", message)
     }
 
+    /// How much room its texts take.
+    pub fn bytes(&self) -> usize {
+        match &self.result {
+            Ok(output) => output.len(),
+            Err(failure) => failure.message.len(),
+        }
+    }
+
     fn without_output(state: State, code: &'static str, message: impl Into<String>) -> Self {
-        Self { state, result: Err(Failure { code, message: message.into() }) }
+        Self { state, result: Err(Failure { code: code.into(), message: message.into() }) }
     }
 }
+
+/// How and when an execution ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ended {
+    /// How.
+    pub outcome: Outcome,
+    /// When it began to run for the last time, in milliseconds since the epoch; nothing where it never did.
+    pub started_ms: Option<u64>,
+    /// When it ended, in milliseconds since the epoch.
+    pub ended_ms: u64,
+    /// How often it was begun.
+    pub attempts: u32,
+}
+
+/// The time, in milliseconds since the epoch.
+pub fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// How long an idempotency key may be, in bytes.
+const MAX_KEY: usize = 255;
 
 /// What a request may ask for besides its input.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -157,11 +200,13 @@ pub struct Options {
     pub timeout: Option<Duration>,
     /// 0 to 9; higher goes first.
     pub priority: u8,
+    /// The client's name for what it wants done once: the same name for the same definition is the same execution.
+    pub idempotency_key: Option<Arc<str>>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { stream: false, timeout: None, priority: 5 }
+        Self { stream: false, timeout: None, priority: 5, idempotency_key: None }
     }
 }
 
@@ -196,13 +241,12 @@ impl Options {
                         priority.ok_or_else(|| wrong(name, "a whole number from 0 to 9", value))?;
                 }
                 "idempotency_key" => {
-                    return Err(Error::invalid(
-                        "`options.idempotency_key` needs the durable journal, and executions are kept in memory only",
-                    )
-                    .at("options.idempotency_key"));
+                    let key = value.as_str().filter(|key| (1..=MAX_KEY).contains(&key.len()));
+                    let key = key.ok_or_else(|| wrong(name, "a text of 1 to 255 bytes", value))?;
+                    options.idempotency_key = Some(key.into());
                 }
                 _ => {
-                    let known = "`stream`, `timeout_ms` and `priority`";
+                    let known = "`stream`, `timeout_ms`, `priority` and `idempotency_key`";
                     return Err(Error::invalid(format!("unknown option `{name}`; there are {known}"))
                         .at(format!("options.{name}")));
                 }
@@ -215,6 +259,17 @@ impl Options {
 /// Who asked: turns are fair among clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Client(pub IpAddr);
+
+/// A client's trace context (W3C Trace Context): `00-<32 hex>-<16 hex>-<2 hex>`; what has another form is none.
+pub fn trace_context(text: &str) -> Option<String> {
+    let lengths: Vec<usize> = text.split('-').map(str::len).collect();
+    let is_hex = text.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit());
+    (is_hex && lengths == [2, 32, 16, 2]).then(|| text.to_owned())
+}
+
+/// A hash of a definition's id and a client's idempotency key.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Key(pub Arc<str>);
 
 /// An execution on its way: all that an executor needs.
 #[derive(Debug)]
@@ -238,6 +293,17 @@ pub struct Job {
 }
 
 impl Job {
+    /// What no other definition and no other key of a client give: under it this execution is found again.
+    pub fn key(&self) -> Option<Key> {
+        let key = self.options.idempotency_key.as_ref()?;
+        let mut hash = Sha256::new();
+        for part in [self.definition.kind.name(), &self.definition.id, key] {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+        Some(Key(format!("{:x}", hash.finalize()).into()))
+    }
+
     /// An execution of this definition, with its defaults overlaid by what was given, and checked.
     ///
     /// # Errors
@@ -279,15 +345,19 @@ mod tests {
     #[test]
     fn options_are_read_and_bad_ones_are_named() {
         let options =
-            Options::parse(&json!({"stream": true, "timeout_ms": 5, "priority": 9})).expect("valid");
-        assert_eq!(options, Options { stream: true, timeout: Some(Duration::from_millis(5)), priority: 9 });
+            Options::parse(&json!({"stream": true, "timeout_ms": 5, "priority": 9, "idempotency_key": "k"}))
+                .expect("valid");
+        let timeout = Some(Duration::from_millis(5));
+        let expected = Options { stream: true, timeout, priority: 9, idempotency_key: Some("k".into()) };
+        assert_eq!(options, expected);
         for (bad, place) in [
             (json!({"priority": 10}), "options.priority"),
             (json!({"timeout_ms": 0}), "options.timeout_ms"),
             (json!({"timeout_ms": "5"}), "options.timeout_ms"),
             (json!({"stream": 1}), "options.stream"),
             (json!({"colour": 1}), "options.colour"),
-            (json!({"idempotency_key": "k"}), "options.idempotency_key"),
+            (json!({"idempotency_key": ""}), "options.idempotency_key"),
+            (json!({"idempotency_key": 1}), "options.idempotency_key"),
             (json!([]), "options"),
         ] {
             let error = Options::parse(&bad).expect_err("bad");

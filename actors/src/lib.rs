@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! Root            one_for_one; the sixth failure of Registry or Dispatcher in 10 s ends the process
-//! ├── Registry    owns the store of definitions; cache; resolves an id to a compiled definition
+//! ├── Registry    owns the store; cache; resolves an id to a compiled definition
+//! │   └── Journal the durable record of executions, written in group commits
 //! ├── Dispatcher  the queue: admission, order, what is running
 //! ├── Pools
 //! │   └── Pool (one for each runtime)   grows under load, shrinks when idle, replaces an executor that died
@@ -26,9 +27,11 @@ pub mod execution;
 pub mod executor;
 #[cfg(feature = "faults")]
 mod faults;
+pub mod journal;
 pub mod json;
 pub mod launcher;
 pub mod log;
+pub mod measures;
 pub mod names;
 pub mod pool;
 pub mod pools;

@@ -2,7 +2,7 @@
 //! counts it, so that a slow reader never slows a tool and never costs memory.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
@@ -20,13 +20,18 @@ pub struct Lines {
 pub struct LogRing {
     capacity: usize,
     waiting: Mutex<Lines>,
-    written: Notify,
+    written: Arc<Notify>,
 }
 
 impl LogRing {
     /// A ring that holds this many lines.
     pub fn new(capacity: usize) -> Self {
-        Self { capacity: capacity.max(1), waiting: Mutex::default(), written: Notify::new() }
+        Self { capacity: capacity.max(1), waiting: Mutex::default(), written: Arc::new(Notify::new()) }
+    }
+
+    /// Another ring as large as this one, whose lines wake this one's reader.
+    pub fn sibling(&self) -> Self {
+        Self { capacity: self.capacity, waiting: Mutex::default(), written: self.written.clone() }
     }
 
     /// Adds a line; the oldest goes when there is no room.

@@ -39,6 +39,11 @@ impl Names {
         format!("{}/registry", self.prefix)
     }
 
+    /// The journal.
+    pub fn journal(&self) -> String {
+        format!("{}/registry/journal", self.prefix)
+    }
+
     /// The dispatcher.
     pub fn dispatcher(&self) -> String {
         format!("{}/dispatcher", self.prefix)

@@ -2,7 +2,8 @@
 //!
 //! It owns the store while it lives; Root supervises it. When it dies, the requests it was serving lose their
 //! reply port and are told `unavailable`; definitions that were handed out stay good, and the next registry
-//! takes the open store over from its slot.
+//! takes the open store over from its slot. It supervises the journal, which writes through the same store and goes
+//! with it.
 //!
 //! Writes run one after the other, in the order in which they came. Reads run beside them and beside each
 //! other; queries, which may look at many definitions, only a few at a time.
@@ -12,16 +13,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use quick_cache::unsync::Cache;
-use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use tokio::sync::{Mutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
 use crate::compiled::Compiled;
 use crate::definition::{Definition, Kind, Patch, check_id};
 use crate::effects::{Effects, Panicked};
 use crate::error::{Code, Error, Result};
+use crate::journal::{self, JournalActor};
+use crate::names::Names;
 use crate::query::Filter;
 use crate::runtime::Context;
-use crate::settings::{SourceSettings, StoreSettings};
+use crate::settings::{JournalSettings, SourceSettings, StoreSettings};
+use crate::supervision::{Intensity, Verdict};
 
 mod pin;
 mod read;
@@ -45,6 +49,9 @@ pub type Lease = Arc<OwnedMutexGuard<Arc<Store>>>;
 
 /// How many queries look through definitions at the same time.
 const CONCURRENT_QUERIES: usize = 2;
+
+/// How soon a journal that could not be started is tried again.
+const JOURNAL_RETRY: Duration = Duration::from_millis(2);
 
 /// How many resolved names are remembered between two writes.
 const MAX_ALIASES: usize = 4_096;
@@ -96,6 +103,8 @@ pub enum Msg {
     Stats(RpcReplyPort<Stats>),
     /// The slot lent the store.
     Lent(Lease),
+    /// Start the journal: its predecessor bore the name still.
+    StartJournal,
     /// A read that the cache could not answer came back.
     Found {
         lookup: Lookup,
@@ -149,6 +158,10 @@ pub struct Stats {
 /// What a registry starts with.
 #[derive(Debug)]
 pub struct Args {
+    /// How the others are found.
+    pub names: Names,
+    /// `[journal]`.
+    pub journal: JournalSettings,
     /// The open store's place.
     pub slot: Slot,
     /// `[store]`.
@@ -178,7 +191,27 @@ impl Actor for RegistryActor {
         message: Msg,
         state: &mut State,
     ) -> std::result::Result<(), ActorProcessingErr> {
+        let starts_journal = matches!(message, Msg::Lent(_) | Msg::StartJournal);
         state.receive(message);
+        if starts_journal {
+            state.start_journal().await;
+        }
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        _: Ref,
+        event: SupervisionEvent,
+        state: &mut State,
+    ) -> std::result::Result<(), ActorProcessingErr> {
+        // One that was stopped is meant to be.
+        let SupervisionEvent::ActorFailed(_, error) = event else { return Ok(()) };
+        tracing::error!(%error, "the journal failed and is started again");
+        if state.journal_failures.record(Instant::now()) == Verdict::GiveUp {
+            return Err("the journal failed six times within ten seconds".into());
+        }
+        state.start_journal().await;
         Ok(())
     }
 }
@@ -186,8 +219,12 @@ impl Actor for RegistryActor {
 /// What the registry holds.
 #[derive(Debug)]
 pub struct State {
+    myself: Ref,
+    names: Names,
     effects: Effects<Msg>,
     settings: StoreSettings,
+    journal: JournalSettings,
+    journal_failures: Intensity,
     sources: Arc<[SourceSettings]>,
     context: Arc<Context>,
     lease: Option<Lease>,
@@ -214,7 +251,7 @@ impl quick_cache::Weighter<String, Arc<Compiled>> for Weight {
 
 impl State {
     fn new(myself: Ref, args: Args) -> Self {
-        let mut effects = Effects::new(myself);
+        let mut effects = Effects::new(myself.clone());
         let slot = args.slot.clone();
         // The predecessor's state may be dropped after its death was told: this waits for it.
         effects.run(async move { Arc::new(slot.lock_owned().await) }, |lease| {
@@ -223,8 +260,12 @@ impl State {
         let bytes = args.settings.cache_mb * 1024 * 1024 / 2;
         let cache = || Cache::with_weighter(1_000, bytes, Weight);
         Self {
+            myself,
+            names: args.names,
             effects,
             settings: args.settings,
+            journal: args.journal,
+            journal_failures: Intensity::of_the_root(),
             sources: args.sources,
             context: args.context,
             lease: None,
@@ -246,7 +287,7 @@ impl State {
             Msg::Written(result) => self.written(result),
             Msg::Fetched { result, permit, reply } => self.fetched(result, permit, reply),
             Msg::Pinned(result) => self.pinned(result),
-            Msg::Settled => {}
+            Msg::Settled | Msg::StartJournal => {}
             #[cfg(feature = "faults")]
             Msg::Panic => panic!("a test told the registry to panic"),
             request if self.lease.is_none() => self.waiting.push(request),
@@ -271,6 +312,18 @@ impl State {
         self.lease = Some(lease);
         for message in std::mem::take(&mut self.waiting) {
             self.receive(message);
+        }
+    }
+
+    async fn start_journal(&mut self) {
+        let args =
+            journal::Args { names: self.names.clone(), lease: self.lease(), settings: self.journal.clone() };
+        let name = Some(self.names.journal());
+        let started = JournalActor::spawn_linked(name, JournalActor, args, self.myself.get_cell()).await;
+        if let Err(error) = started {
+            // When this registry is itself a successor, the journal of the one before may still bear the name.
+            tracing::debug!(%error, "the journal could not be started yet");
+            self.effects.run(tokio::time::sleep(JOURNAL_RETRY), |_| Msg::StartJournal);
         }
     }
 

@@ -161,6 +161,8 @@ impl State {
             Child::Registry => {
                 let sources = settings.sources.clone().into();
                 let args = registry::Args {
+                    names: names.clone(),
+                    journal: settings.journal.clone(),
                     slot: self.args.slot.clone(),
                     settings: settings.store.clone(),
                     sources,
@@ -174,7 +176,9 @@ impl State {
             Child::Dispatcher => {
                 let max_queued_bytes = settings.dispatcher.max_queued_mb.saturating_mul(1024 * 1024);
                 let name = names.dispatcher();
-                let args = dispatcher::Args { names, pools: self.pools.clone(), max_queued_bytes };
+                let is_journalled = settings.is_journalled();
+                let args =
+                    dispatcher::Args { names, pools: self.pools.clone(), max_queued_bytes, is_journalled };
                 DispatcherActor::spawn_linked(Some(name), DispatcherActor, args, parent).await?.0.get_id()
             }
             Child::Pools => {

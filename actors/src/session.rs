@@ -1,43 +1,54 @@
-//! A session: one connection, one request, one outcome.
+//! A session: one connection. On `/tool` and `/function` it has one request and one outcome, on `/session` many.
 //!
-//! It reads the request, has the registry resolve the definition, merges and checks the input itself (there are
-//! many sessions and one dispatcher), and submits. Sessions supervises it and never restarts it; when it dies,
-//! the edge finds the way of its frames closed and tells the client.
+//! It reads a request, has the registry resolve the definition, merges and checks the input itself (there are many
+//! sessions and one dispatcher), and submits. Sessions supervises it and never restarts it; when it dies, the edge finds
+//! the way of its frames closed and tells the client. When the dispatcher dies, it asks the next one for what it waits for.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef};
-use serde_json::Value;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::definition::Kind;
-use crate::dispatcher::{Caller, Notice};
+use crate::dispatcher::{Caller, Cancelled, Notice};
 use crate::effects::{Effects, Panicked};
-use crate::error::{Error, Result};
-use crate::execution::{Client, Job, Options, Outcome};
-use crate::json::{self, RawObject};
+use crate::error::{Code, Error, Result};
+use crate::execution::{Client, Job, Outcome};
 use crate::log::LogRing;
 use crate::system::System;
+
+mod request;
+
+use request::{Asked, Request};
 
 /// A reference to a session.
 pub type Ref = ActorRef<Msg>;
 
-/// How many frames wait for the edge: a one-shot execution has three.
+/// How many frames one request may have waiting for the edge.
 pub const FRAMES: usize = 4;
+
+/// How many bytes of outcomes may wait for a client that does not read; one more is always let through.
+const BACKLOG: usize = 8 << 20;
 
 /// What a session does.
 #[derive(Debug)]
 pub enum Msg {
     /// The client's request, as it came.
     Request(String),
-    /// The client wants the end of its execution, or is gone and its executions are to end with it.
+    /// The client wants the end of its executions, or is gone and they are to end with it.
     Cancel,
-    /// The dispatcher was told to end the execution; its news tell the rest.
-    CancelAsked,
+    /// The client of a connection for many is gone: whether its executions are to end with it.
+    Leave(bool),
+    /// The dispatcher was told to end an execution; its news tell the rest. Where a request asked for it, that is answered.
+    CancelAsked(Option<Arc<str>>, Uuid, std::result::Result<Result<Cancelled>, Panicked>),
     /// A dispatcher was given the execution, or it was refused before.
-    Submitted(std::result::Result<Result<ActorId>, Panicked>),
-    /// News of the execution.
+    Submitted(Uuid, std::result::Result<Result<ActorId>, Panicked>),
+    /// A dispatcher sends the news from now on, or the execution ended so, or nobody knows it.
+    Followed(Uuid, std::result::Result<Result<Option<Outcome>>, Panicked>),
+    /// News of an execution.
     News(Notice),
     /// This dispatcher is gone.
     DispatcherDown(ActorId),
@@ -63,24 +74,63 @@ impl TryFrom<Msg> for Notice {
     }
 }
 
-/// What the edge writes to the client, in this order; the last one is `Finished` or `Refused`.
+/// What a connection is for: the path of its handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// One execution of this kind, then it is closed.
+    Once(Kind),
+    /// Executions of any kind, each request with a name of the client's own.
+    Many,
+}
+
+/// What the edge writes to the client.
 #[derive(Clone, Debug)]
-pub enum Frame {
-    /// The execution is in the queue.
-    Accepted(Uuid),
+pub struct Frame {
+    /// The client's name of the request, as JSON text; where there are many.
+    pub id: Option<Arc<str>>,
+    /// The execution that it is about, where there is one.
+    pub uuid: Option<Uuid>,
+    /// What is told.
+    pub news: News,
+}
+
+/// What a frame tells. Each request is answered by one that is the last.
+#[derive(Clone, Debug)]
+pub enum News {
+    /// The execution is in the queue. Its log comes on this way, where the request asked for it.
+    Accepted(Option<Arc<LogRing>>),
     /// It began to run; sent where the request asked for a stream.
-    Started(Uuid),
+    Started,
     /// It ended.
-    Finished(Uuid, Outcome),
-    /// It was never taken in.
+    Finished(Outcome),
+    /// It was never taken in, or what was asked cannot be done.
     Refused(Error),
+    /// The service shuts down; it is recorded, and runs when the service is started again.
+    Postponed,
+    /// It is being ended, as this request asked.
+    Cancelling,
+}
+
+impl News {
+    /// Whether it answers its request.
+    pub fn is_last(&self) -> bool {
+        !matches!(self, Self::Accepted(_) | Self::Started)
+    }
+
+    /// How much room it takes.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Finished(outcome) => outcome.bytes(),
+            _ => 0,
+        }
+    }
 }
 
 /// What a session starts with.
 #[derive(Debug)]
 pub struct Args {
-    /// What this connection runs.
-    pub kind: Kind,
+    /// What this connection is for.
+    pub door: Door,
     /// Who asks.
     pub client: Client,
     /// The client's trace context, where its handshake had one.
@@ -89,6 +139,8 @@ pub struct Args {
     pub system: System,
     /// The way to the edge; that it closes without a last frame tells that the session failed.
     pub frames: mpsc::Sender<Frame>,
+    /// How many bytes of outcomes are on that way.
+    pub backlog: Arc<AtomicUsize>,
     /// The way of log lines to the edge.
     pub log: Arc<LogRing>,
 }
@@ -104,17 +156,7 @@ impl Actor for SessionActor {
 
     async fn pre_start(&self, myself: Ref, args: Args) -> std::result::Result<State, ActorProcessingErr> {
         let effects = Effects::new(myself.clone());
-        Ok(State {
-            myself,
-            args,
-            effects,
-            uuid: Uuid::now_v7(),
-            tells_start: false,
-            is_accepted: false,
-            is_cancelled: false,
-            dispatcher: None,
-            dead: Vec::new(),
-        })
+        Ok(State { myself, args, effects, open: HashMap::new(), dead: Vec::new(), is_leaving: false })
     }
 
     async fn handle(
@@ -125,9 +167,11 @@ impl Actor for SessionActor {
     ) -> std::result::Result<(), ActorProcessingErr> {
         match message {
             Msg::Request(text) => state.request(&text),
-            Msg::Cancel => state.cancel(),
-            Msg::CancelAsked => {}
-            Msg::Submitted(result) => state.submitted(result),
+            Msg::Cancel => state.cancel_all(),
+            Msg::Leave(cancels) => state.leave(cancels),
+            Msg::CancelAsked(id, uuid, result) => state.cancel_asked(id, uuid, result),
+            Msg::Submitted(uuid, result) => state.submitted(uuid, result),
+            Msg::Followed(uuid, result) => state.followed(uuid, result),
             Msg::News(notice) => state.news(notice),
             Msg::DispatcherDown(dispatcher) => state.dispatcher_down(dispatcher),
             #[cfg(feature = "faults")]
@@ -143,170 +187,235 @@ pub struct State {
     myself: Ref,
     args: Args,
     effects: Effects<Msg>,
-    uuid: Uuid,
+    /// What was asked for and has no last frame yet.
+    open: HashMap<Uuid, Open>,
+    /// Dispatchers that went before it was known which one was given an execution.
+    dead: Vec<ActorId>,
+    /// The client is gone, and its executions are being ended.
+    is_leaving: bool,
+}
+
+/// An execution that the client waits for.
+#[derive(Debug, Default)]
+struct Open {
+    id: Option<Arc<str>>,
     /// Whether the client wants to know that it began, and has not been told.
     tells_start: bool,
+    log: Option<Arc<LogRing>>,
     /// The dispatcher has it, so that it can be cancelled there.
     is_accepted: bool,
     /// Its end was asked for.
     is_cancelled: bool,
     /// Who was given the execution.
     dispatcher: Option<ActorId>,
-    /// Dispatchers that went before it was known which one was given the execution.
-    dead: Vec<ActorId>,
+    /// It was begun elsewhere, or given to a dispatcher that failed: whichever there is has it.
+    is_followed: bool,
 }
 
 impl State {
     fn request(&mut self, text: &str) {
-        let request = match Request::parse(self.args.kind, text) {
-            Ok(request) => request,
-            Err(error) => return self.end(Frame::Refused(error)),
-        };
-        self.tells_start = request.options.stream;
-        let log = request.options.stream.then(|| self.args.log.clone());
-        let (system, kind, client) = (self.args.system.clone(), self.args.kind, self.args.client);
-        let (uuid, traceparent) = (self.uuid, self.args.traceparent.clone());
+        let (id, asked) = request::parse(self.args.door, text);
+        match asked {
+            Ok(Asked::Run(request)) => self.run(id, request),
+            Ok(Asked::Attach(uuid)) => self.attach(id, uuid),
+            Ok(Asked::Cancel(uuid)) => self.cancel(Some(id.unwrap_or_else(|| "null".into())), uuid),
+            Err(error) => self.send(id, None, News::Refused(error)),
+        }
+    }
+
+    fn run(&mut self, id: Option<Arc<str>>, request: Request) {
+        // Now, so that uuids are nearly in the order of acceptance.
+        let uuid = Uuid::now_v7();
+        let log = request.options.stream.then(|| match self.args.door {
+            Door::Once(_) => self.args.log.clone(),
+            Door::Many => Arc::new(self.args.log.sibling()),
+        });
+        let tells_start = request.options.stream;
+        self.open.insert(uuid, Open { id, tells_start, log: log.clone(), ..Open::default() });
+        let (system, client) = (self.args.system.clone(), self.args.client);
+        let traceparent = self.args.traceparent.clone();
         let caller = Caller::Actor(self.myself.get_derived());
         // One effect for both questions: each costs a task and a message.
         let submission = async move {
-            let definition = system.resolve(kind, &request.id).await?;
+            let definition = system.resolve(request.kind, &request.id).await?;
             let mut job = Job::new(uuid, definition, request.input, request.options, client)?;
             (job.traceparent, job.log) = (traceparent, log);
             system.submit(job, caller).await
         };
-        self.effects.run(submission, Msg::Submitted);
+        self.effects.run(submission, move |result| Msg::Submitted(uuid, result));
     }
 
-    fn submitted(&mut self, result: std::result::Result<Result<ActorId>, Panicked>) {
+    fn submitted(&mut self, uuid: Uuid, result: std::result::Result<Result<ActorId>, Panicked>) {
+        let Some(open) = self.open.get_mut(&uuid) else { return };
         match result.unwrap_or_else(|Panicked| Err(failed())) {
-            Ok(dispatcher) if self.dead.contains(&dispatcher) => self.interrupted(),
-            Ok(dispatcher) => self.dispatcher = Some(dispatcher),
-            Err(error) => self.end(Frame::Refused(error)),
+            Ok(dispatcher) if self.dead.contains(&dispatcher) => self.follow(uuid),
+            Ok(dispatcher) => open.dispatcher = Some(dispatcher),
+            Err(error) => self.end(uuid, News::Refused(error)),
         }
     }
 
     fn news(&mut self, notice: Notice) {
         match notice {
-            Notice::Accepted(uuid) => {
-                self.is_accepted = true;
-                self.send(Frame::Accepted(uuid));
-                if self.is_cancelled {
-                    self.cancel();
-                }
-            }
+            Notice::Accepted(uuid) => self.accepted(uuid),
             Notice::Started(uuid) => {
                 // An idempotent execution may start again; one frame tells it.
-                if std::mem::take(&mut self.tells_start) {
-                    self.send(Frame::Started(uuid));
+                if let Some(open) = self.open.get_mut(&uuid)
+                    && std::mem::take(&mut open.tells_start)
+                {
+                    let id = open.id.clone();
+                    self.send(id, Some(uuid), News::Started);
                 }
             }
-            Notice::Finished(uuid, outcome) => self.end(Frame::Finished(uuid, outcome)),
-            Notice::Refused(error) => self.end(Frame::Refused(error)),
+            Notice::Known(asked, uuid) => self.known(asked, uuid),
+            Notice::Finished(uuid, outcome) => self.end(uuid, News::Finished(outcome)),
+            Notice::Postponed(uuid) => self.end(uuid, News::Postponed),
+            Notice::Refused(uuid, error) => self.end(uuid, News::Refused(error)),
+        }
+    }
+
+    /// What was asked for is an execution that there is already.
+    fn known(&mut self, asked: Uuid, uuid: Uuid) {
+        let Some(open) = self.open.remove(&asked) else { return };
+        if self.open.contains_key(&uuid) {
+            let error = Error::new(Code::Conflict, "this connection waits for that execution already");
+            return self.send(open.id, Some(uuid), News::Refused(error));
+        }
+        self.open.insert(uuid, Open { is_followed: true, ..open });
+    }
+
+    /// It is in the queue: the client is told once.
+    fn accepted(&mut self, uuid: Uuid) {
+        let Some(open) = self.open.get_mut(&uuid) else { return };
+        if std::mem::replace(&mut open.is_accepted, true) {
+            return;
+        }
+        let (id, log, is_cancelled) = (open.id.clone(), open.log.clone(), open.is_cancelled);
+        self.send(id, Some(uuid), News::Accepted(log));
+        if is_cancelled {
+            self.cancel(None, uuid);
         }
     }
 
     /// What is not accepted yet is cancelled as soon as it is.
-    fn cancel(&mut self) {
-        self.is_cancelled = true;
-        if self.is_accepted {
-            let (system, uuid) = (self.args.system.clone(), self.uuid);
-            let asking = async move { system.cancel(uuid).await };
-            // Without a dispatcher the execution is lost, which comes as news of its own.
-            self.effects.run(asking, |_| Msg::CancelAsked);
+    fn cancel_all(&mut self) {
+        let mut accepted = Vec::new();
+        for (uuid, open) in &mut self.open {
+            open.is_cancelled = true;
+            accepted.extend(open.is_accepted.then_some(*uuid));
         }
+        for uuid in accepted {
+            self.cancel(None, uuid);
+        }
+    }
+
+    fn leave(&mut self, cancels: bool) {
+        self.is_leaving = true;
+        if cancels {
+            self.cancel_all();
+        }
+        if !cancels || self.open.is_empty() {
+            self.myself.stop(None);
+        }
+    }
+
+    fn cancel(&mut self, asker: Option<Arc<str>>, uuid: Uuid) {
+        let system = self.args.system.clone();
+        let asking = async move { system.cancel(uuid).await };
+        self.effects.run(asking, move |result| Msg::CancelAsked(asker, uuid, result));
+    }
+
+    fn cancel_asked(
+        &mut self,
+        asker: Option<Arc<str>>,
+        uuid: Uuid,
+        result: std::result::Result<Result<Cancelled>, Panicked>,
+    ) {
+        // Without a dispatcher the execution is lost, which comes as news of its own.
+        let Some(id) = asker else { return };
+        let news = match result.unwrap_or_else(|Panicked| Err(failed())) {
+            Ok(Cancelled::Asked) => News::Cancelling,
+            Ok(Cancelled::Ended) => {
+                News::Refused(Error::new(Code::Conflict, "the execution has ended already"))
+            }
+            Ok(Cancelled::Unknown) => {
+                News::Refused(Error::new(Code::NotFound, "there is no execution with this uuid"))
+            }
+            Err(error) => News::Refused(error),
+        };
+        self.send(Some(id), Some(uuid), news);
+    }
+
+    fn attach(&mut self, id: Option<Arc<str>>, uuid: Uuid) {
+        if self.open.contains_key(&uuid) {
+            let error = Error::new(Code::Conflict, "this connection waits for that execution already");
+            return self.send(id, Some(uuid), News::Refused(error));
+        }
+        self.open.insert(uuid, Open { id, ..Open::default() });
+        self.follow(uuid);
     }
 
     fn dispatcher_down(&mut self, dispatcher: ActorId) {
-        if self.dispatcher == Some(dispatcher) {
-            self.interrupted();
-        } else {
-            self.dead.push(dispatcher);
-        }
+        self.dead.push(dispatcher);
+        let is_lost = |open: &Open| open.is_followed || open.dispatcher == Some(dispatcher);
+        let lost: Vec<Uuid> =
+            self.open.iter().filter(|(_, open)| is_lost(open)).map(|(uuid, _)| *uuid).collect();
+        lost.into_iter().for_each(|uuid| self.follow(uuid));
     }
 
-    fn interrupted(&mut self) {
-        let outcome = Outcome::interrupted("the dispatcher failed while it held this execution");
-        self.end(Frame::Finished(self.uuid, outcome));
+    /// Asks the dispatcher that there is for an execution that was given to another one.
+    fn follow(&mut self, uuid: Uuid) {
+        let Some(open) = self.open.get_mut(&uuid) else { return };
+        open.is_followed = true;
+        let system = self.args.system.clone();
+        let caller = Caller::Actor(self.myself.get_derived());
+        let following = async move { system.follow(uuid, caller).await };
+        self.effects.run(following, move |result| Msg::Followed(uuid, result));
     }
 
-    fn send(&self, frame: Frame) {
-        // The edge takes each frame at once or is gone.
-        drop(self.args.frames.try_send(frame));
-    }
-
-    fn end(&mut self, frame: Frame) {
-        self.send(frame);
-        self.myself.stop(None);
-    }
-}
-
-/// A request of the seed: what to run, with which input, and how.
-#[derive(Debug)]
-struct Request {
-    id: String,
-    input: RawObject,
-    options: Options,
-}
-
-impl Request {
-    fn parse(kind: Kind, text: &str) -> Result<Self> {
-        let value = json::parse(text)?;
-        let Value::Object(object) = &value else {
-            return Err(Error::invalid(format!("the request is {}, not an object", json::type_name(&value))));
-        };
-        let id_field = kind.field("id");
-        for field in object.keys() {
-            if *field != id_field && field != "input_data" && field != "options" {
-                return Err(Error::invalid(format!("unknown field `{field}`")).at(field));
+    fn followed(&mut self, uuid: Uuid, result: std::result::Result<Result<Option<Outcome>>, Panicked>) {
+        let Some(open) = self.open.get(&uuid) else { return };
+        let is_attached = open.dispatcher.is_none() && self.args.door == Door::Many;
+        match result.unwrap_or_else(|Panicked| Err(failed())) {
+            Ok(None) => self.accepted(uuid),
+            Ok(Some(outcome)) => {
+                self.accepted(uuid);
+                self.end(uuid, News::Finished(outcome));
+            }
+            Err(_) if open.is_accepted => {
+                let lost = "the dispatcher failed while it held this execution";
+                self.end(uuid, News::Finished(Outcome::interrupted(lost)));
+            }
+            Err(error) if is_attached => self.end(uuid, News::Refused(error)),
+            Err(_) => {
+                let lost = "the dispatcher failed while it was given this execution, which does not run";
+                self.end(uuid, News::Refused(Error::unavailable(lost)));
             }
         }
-        let (Some(id), Some(input)) = (object.get(&id_field), object.get("input_data")) else {
-            return Err(Error::invalid(format!("Missing required fields for {} task", kind.name())));
-        };
-        let wrong = |field: &str, expected: &str, value: &Value| {
-            Error::invalid(format!("`{field}` is {}, not {expected}", json::type_name(value))).at(field)
-        };
-        let id = id.as_str().ok_or_else(|| wrong(&id_field, "a string", id))?.to_owned();
-        if !input.is_object() {
-            return Err(wrong("input_data", "an object", input));
+    }
+
+    fn end(&mut self, uuid: Uuid, news: News) {
+        if let Some(open) = self.open.remove(&uuid) {
+            self.send(open.id, Some(uuid), news);
         }
-        let options = object.get("options").map(Options::parse).transpose()?.unwrap_or_default();
-        let raw = json::members(text)?.remove("input_data").ok_or_else(failed)?;
-        Ok(Self { id, input: json::members(raw.get())?, options })
+    }
+
+    fn send(&mut self, id: Option<Arc<str>>, uuid: Option<Uuid>, news: News) {
+        let is_over = news.is_last() && (self.args.door != Door::Many || self.is_left());
+        let waiting = self.args.backlog.fetch_add(news.bytes(), Ordering::AcqRel);
+        let frame = Frame { id, uuid, news };
+        // The edge takes each frame at once, or its client does not read: its outcomes stay where they are recorded.
+        let is_stuck = self.args.frames.try_send(frame).is_err() || waiting > BACKLOG;
+        if is_over || (is_stuck && !self.is_leaving) {
+            self.myself.stop(None);
+        }
+    }
+
+    /// Whether the client is gone and all that it began has ended.
+    fn is_left(&self) -> bool {
+        self.is_leaving && self.open.is_empty()
     }
 }
 
 fn failed() -> Error {
     Error::unavailable("the session failed on this request")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_request_keeps_the_text_of_its_input() {
-        let text = r#"{"tool_id":"t","input_data":{"value": 18446744073709551615},"options":{"priority":1}}"#;
-        let request = Request::parse(Kind::Tool, text).expect("valid");
-        assert_eq!((request.id.as_str(), request.options.priority), ("t", 1));
-        assert_eq!(request.input["value"].get(), "18446744073709551615");
-    }
-
-    #[test]
-    fn bad_requests_are_told_in_the_seeds_words_where_it_has_them() {
-        for (text, message) in [
-            (r#"{"tool_id":"t"}"#, "Missing required fields for tool task"),
-            (r#"{"input_data":{}}"#, "Missing required fields for tool task"),
-            (r#"{}"#, "Missing required fields for tool task"),
-            (r#"{"tool_id":5,"input_data":{}}"#, "`tool_id` is a number, not a string"),
-            (r#"{"tool_id":"t","input_data":[]}"#, "`input_data` is an array, not an object"),
-            (r#"{"tool_id":"t","input_data":{},"x":1}"#, "unknown field `x`"),
-            (r#"{"tool_id":"t","input_data":{"a":1,"a":2}}"#, "stands twice"),
-            ("[]", "the request is an array, not an object"),
-            ("nonsense", "not valid JSON"),
-        ] {
-            let error = Request::parse(Kind::Tool, text).expect_err(text);
-            assert!(error.to_string().contains(message), "{text}: {error}");
-        }
-    }
 }

@@ -56,6 +56,12 @@ pub struct StoreSettings {
 pub struct JournalSettings {
     /// When an execution counts as accepted.
     pub durability: Durability,
+    /// How many hours an execution that ended is kept.
+    pub keep_hours: u64,
+    /// How many executions that ended are kept; the oldest go first.
+    pub keep_count: u64,
+    /// How often it is looked for executions that need not be kept, in milliseconds.
+    pub sweep_ms: u64,
 }
 
 /// What an accepted execution survives.
@@ -220,6 +226,13 @@ pub struct WasmSettings {
     pub max_instances: u32,
     /// After how many runs the instance of a component is replaced.
     pub max_runs: u64,
+}
+
+impl Settings {
+    /// Whether executions are recorded: what is in memory cannot outlive the process.
+    pub fn is_journalled(&self) -> bool {
+        self.journal.durability == Durability::Journal && self.store.url != "mem://"
+    }
 }
 
 impl SourceSettings {

@@ -6,32 +6,32 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use ractor::{Actor, ActorId, ActorRef, Message, RpcReplyPort};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
-use uuid::Uuid;
 
 use crate::compiled::Compiled;
 use crate::definition::{Definition, Kind, Patch};
-use crate::dispatcher::{self, Caller, Cancelled, Notice};
+use crate::dispatcher::{self, Caller};
 use crate::error::{Code, Error, Result};
-use crate::execution::{Client, Job, Options, Outcome, Runtime};
-use crate::json::RawObject;
+use crate::execution::{Client, Job, Runtime};
 use crate::log::LogRing;
 use crate::names::Names;
 use crate::query::Filter;
 use crate::registry::{self, Location, Lookup, Page, PageRequest, Store};
 use crate::root::{self, RootActor};
 use crate::runtime::{Context, Places};
-use crate::session::{self, FRAMES, Frame};
-use crate::settings::{Durability, PoolSettings, Settings};
+use crate::session::{self, Door, FRAMES, Frame};
+use crate::settings::{PoolSettings, Settings};
 use crate::{pools, sessions};
 
 mod drain;
+mod executions;
 mod folders;
 mod picture;
 
+pub use executions::Execution;
 pub use folders::Folders;
 pub use picture::Picture;
 
@@ -80,28 +80,10 @@ pub struct Connection {
     pub session: session::Ref,
     /// What is to be written; it closes without a last frame when the session failed.
     pub frames: mpsc::Receiver<Frame>,
+    /// How many bytes of outcomes came on that way and are not written yet.
+    pub backlog: Arc<AtomicUsize>,
     /// Log lines, where the request asked for them.
     pub log: Arc<LogRing>,
-}
-
-/// An execution that was accepted.
-#[derive(Debug)]
-pub struct Execution {
-    /// Its name.
-    pub uuid: Uuid,
-    news: mpsc::UnboundedReceiver<Notice>,
-}
-
-impl Execution {
-    /// Waits for its end.
-    pub async fn outcome(mut self) -> Outcome {
-        while let Some(notice) = self.news.recv().await {
-            if let Notice::Finished(_, outcome) = notice {
-                return outcome;
-            }
-        }
-        Outcome::interrupted("the dispatcher failed while it held this execution")
-    }
 }
 
 impl System {
@@ -110,11 +92,6 @@ impl System {
     /// # Errors
     /// One sentence: what the settings ask for cannot be had, or what is in the way of the store.
     pub async fn start(settings: Settings, host: Host) -> Result<Self> {
-        if settings.journal.durability == Durability::Journal {
-            let message =
-                "`journal.durability = \"journal\"` is not in this version; \"memory\" is what there is";
-            return Err(Error::invalid(message).at("journal.durability"));
-        }
         let location = Location::parse(&settings.store.url);
         let location =
             location.ok_or_else(|| Error::invalid("`store.url` is neither surrealkv://FOLDER nor mem://"))?;
@@ -267,7 +244,11 @@ impl System {
     pub async fn submit(&self, job: Job, caller: Caller) -> Result<ActorId> {
         self.refuse_when_draining()?;
         let permit = admit(&self.inner.dispatcher_admission)?;
-        let mut message = dispatcher::Msg::Submit { job: Box::new(job), caller, permit };
+        let recorded = match job.key() {
+            Some(key) if self.inner.settings.is_journalled() => self.recorded_under(key).await?,
+            _ => None,
+        };
+        let mut message = dispatcher::Msg::Submit { job: Box::new(job), caller, permit, recorded };
         loop {
             let dispatcher =
                 self.inner.names.wait_for::<dispatcher::Msg>(&self.inner.names.dispatcher()).await?;
@@ -281,59 +262,29 @@ impl System {
         }
     }
 
-    /// Runs a definition, without a session: gives the execution's uuid once it is accepted, and the way on which its
-    /// outcome comes. It goes on when nobody waits for it.
-    ///
-    /// # Errors
-    /// `not_found`, `invalid`, `unprocessable`, `overloaded`, `draining`, `unavailable`.
-    pub async fn execute(
-        &self,
-        kind: Kind,
-        id: &str,
-        input: RawObject,
-        options: Options,
-        client: Client,
-    ) -> Result<Execution> {
-        let definition = self.resolve(kind, id).await?;
-        let job = Job::new(Uuid::now_v7(), definition, input, options, client)?;
-        let (sender, mut news) = mpsc::unbounded_channel();
-        self.submit(job, Caller::Channel(sender)).await?;
-        match news.recv().await {
-            Some(Notice::Accepted(uuid)) => Ok(Execution { uuid, news }),
-            Some(Notice::Refused(error)) => Err(error),
-            _ => Err(Error::unavailable("the dispatcher failed while it was given this execution")),
-        }
-    }
-
-    /// Ends an execution, wherever it is; its caller is told in the usual way.
-    ///
-    /// # Errors
-    /// `unavailable`.
-    pub async fn cancel(&self, uuid: Uuid) -> Result<Cancelled> {
-        let dispatcher = self.inner.names.dispatcher();
-        self.call::<dispatcher::Msg, _>(&dispatcher, |reply| dispatcher::Msg::Cancel { uuid, reply }).await
-    }
-
-    /// Starts a session for a new connection.
+    /// Starts a session for a new connection, on which so many requests may be open at the same time.
     ///
     /// # Errors
     /// `draining`, `overloaded`, `unavailable`.
     pub async fn open_session(
         &self,
-        kind: Kind,
+        door: Door,
         client: Client,
         traceparent: Option<String>,
+        window: usize,
     ) -> Result<Connection> {
         self.refuse_when_draining()?;
         let permit = Arc::new(admit(&self.inner.session_admission)?);
-        let (sender, frames) = mpsc::channel(FRAMES);
+        let (sender, frames) = mpsc::channel(FRAMES * window.max(1));
+        let backlog = Arc::new(AtomicUsize::new(0));
         let log = Arc::new(LogRing::new(self.inner.settings.limits.log_lines));
         let args = session::Args {
-            kind,
+            door,
             client,
             traceparent,
             system: self.clone(),
             frames: sender,
+            backlog: backlog.clone(),
             log: log.clone(),
         };
         let args = Box::new(args);
@@ -344,7 +295,7 @@ impl System {
                 reply,
             })
             .await?;
-        Ok(Connection { session, frames, log })
+        Ok(Connection { session, frames, backlog, log })
     }
 
     /// Gives the pools other bounds, without a restart.

@@ -84,12 +84,6 @@ impl Check<'_> {
 
     fn wrong(&self, path: &str, value: &Value, like: &Value) -> ConfigError {
         let place = self.place;
-        if path == "journal.durability" && value.as_str() == Some("journal") {
-            return ConfigError(format!(
-                "journal.durability = \"journal\" in {place}: the durable journal is not in this \
-                 version; \"memory\" is what there is, and executions end with the process"
-            ));
-        }
         let expected = expected(path, like);
         // What is said of a source may be a secret: a header, a token in an address.
         let shown = match value {
@@ -197,6 +191,8 @@ fn range(path: &str) -> RangeInclusive<i64> {
         ("limits", "timeout_ms" | "max_timeout_ms") => 1..=7 * DAY,
         ("limits", "log_line_bytes") => 64..=1 << 20,
         ("limits", "files" | "max_files") => 16..=1 << 20,
+        ("websocket", "window") => 1..=65_536,
+        ("journal", "keep_count") => 1..=100_000_000,
         (_, "min") => 0..=1_024,
         (_, "max") => 1..=1_024,
         ("wasm", "max_instances") => 1..=10_000,
@@ -227,7 +223,7 @@ fn string(path: &str) -> (&'static str, fn(&str) -> bool) {
             ("an origin without a path, such as \"https://console.example.org\"", is_origin)
         }
         "store.url" => ("\"surrealkv://FOLDER\" or \"mem://\"", is_store),
-        "journal.durability" => ("\"memory\"", |text| text == "memory"),
+        "journal.durability" => ("\"journal\" or \"memory\"", |text| ["journal", "memory"].contains(&text)),
         "log.level" => (
             "a level (off, error, warn, info, debug, trace) or a filter such as \"info,actors=debug\"",
             telemetry::is_level,
@@ -502,9 +498,8 @@ mod tests {
     }
 
     #[test]
-    fn the_durable_journal_is_refused_as_not_yet_there() {
-        let refusal = refusal("journal.durability = 'journal'");
-        assert!(refusal.contains("not in this version"), "{refusal}");
-        assert!(refusal.contains("\"memory\" is what there is"), "{refusal}");
+    fn a_durability_is_one_of_two() {
+        let refusal = refusal("journal.durability = 'disk'");
+        assert!(refusal.contains("\"journal\" or \"memory\""), "{refusal}");
     }
 }

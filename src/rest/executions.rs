@@ -1,14 +1,121 @@
-//! Executions by their uuid.
+//! Executions: begun, looked up by their uuid, listed, ended.
+
+use std::marker::PhantomData;
+use std::time::Duration;
 
 use actors::dispatcher::Cancelled;
 use actors::error::{Code, Error, Result};
+use actors::execution::{Client, Options, PageRequest, trace_context};
 use actors::system::System;
+use poem::http::StatusCode;
+use poem::web::RemoteAddr;
 use poem_openapi::OpenApi;
-use poem_openapi::param::Path;
+use poem_openapi::param::{Header, Path, Query};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::reply::Reply;
+use super::body::JsonText;
+use super::definitions::Registered;
+use super::reply::{Reply, json_response};
+
+/// How many executions a page has unless told, and at most.
+const DEFAULT_LIMIT: usize = 100;
+const MAX_LIMIT: usize = 1_000;
+
+/// Runs of tools or of functions.
+pub struct Runs<R> {
+    system: System,
+    patience: Duration,
+    registered: PhantomData<R>,
+}
+
+impl<R> Runs<R> {
+    /// In this system; a client may wait for so long.
+    pub fn new(system: System, patience: Duration) -> Self {
+        Self { system, patience, registered: PhantomData }
+    }
+}
+
+/// What a request asks for besides its input.
+struct Asked {
+    wait: Option<Duration>,
+    options: Options,
+    traceparent: Option<String>,
+}
+
+#[OpenApi(prefix_path = R::ONE)]
+impl<R: Registered> Runs<R> {
+    /// Run it with the body as its input. 202 with the `uuid` once the execution is recorded. With `wait` 200 and how it
+    /// ended, a failed one too; where that takes longer, 202: `GET /execution/{uuid}` tells later.
+    #[oai(path = "/:id/execute", method = "post")]
+    #[expect(clippy::too_many_arguments, reason = "each is a part of the request")]
+    async fn execute(
+        &self,
+        id: Path<String>,
+        /// How many seconds to wait for the outcome.
+        wait: Query<Option<String>>,
+        /// A shorter timeout than the definition's, in milliseconds.
+        timeout_ms: Query<Option<String>>,
+        /// 0 to 9; higher goes first; 5 unless told.
+        priority: Query<Option<String>>,
+        /// 1 to 255 bytes: the same key for the same definition is the same execution; with another input it is a 409.
+        #[oai(name = "Idempotency-Key")]
+        idempotency_key: Header<Option<String>>,
+        /// The caller's trace context (W3C Trace Context).
+        traceparent: Header<Option<String>>,
+        peer: &RemoteAddr,
+        body: JsonText,
+    ) -> Reply<202> {
+        let asked = || {
+            let wait = wait.0.as_deref().map(|text| seconds(text, self.patience)).transpose()?;
+            let options =
+                options(timeout_ms.0.as_deref(), priority.0.as_deref(), idempotency_key.0.as_deref())?;
+            Ok(Asked { wait, options, traceparent: traceparent.0.as_deref().and_then(trace_context) })
+        };
+        let run = async { self.run(&id, asked()?, peer, &body.0).await };
+        run.await.unwrap_or_else(|error| Reply::refused(&error))
+    }
+}
+
+impl<R: Registered> Runs<R> {
+    async fn run(&self, id: &str, asked: Asked, peer: &RemoteAddr, body: &str) -> Result<Reply<202>> {
+        let input = actors::json::members(body)?;
+        let address = peer.as_socket_addr().ok_or_else(|| Error::unavailable("the client has no address"))?;
+        let client = Client(address.ip().to_canonical());
+        let execution =
+            self.system.execute(R::KIND, id, input, asked.options, client, asked.traceparent).await?;
+        let uuid = execution.uuid;
+        if let Some(wait) = asked.wait
+            && execution.outcome_within(wait).await.is_some()
+        {
+            let text = self.system.execution(uuid).await?.to_json();
+            let envelope = format!(r#"{{"success":true,"data":{text}}}"#);
+            return Ok(Reply::response(json_response(StatusCode::OK, envelope)));
+        }
+        Ok(Reply::data(&json!({ "uuid": uuid }).to_string()))
+    }
+}
+
+/// A time to wait.
+fn seconds(text: &str, most: Duration) -> Result<Duration> {
+    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    seconds.filter(|wait| *wait <= most).ok_or_else(|| {
+        let most = most.as_secs_f64();
+        Error::invalid(format!("`wait` is not a number of seconds from 0 to {most}")).at("wait")
+    })
+}
+
+fn options(timeout_ms: Option<&str>, priority: Option<&str>, key: Option<&str>) -> Result<Options> {
+    let mut options = json!({});
+    for (name, given) in [("timeout_ms", timeout_ms), ("priority", priority)] {
+        let Some(text) = given else { continue };
+        options[name] = text.parse::<u64>().map_or_else(|_| text.into(), Into::into);
+    }
+    if let Some(key) = key {
+        options["idempotency_key"] = key.into();
+    }
+    Options::parse(&options)
+}
 
 /// What was accepted.
 pub struct Executions {
@@ -21,8 +128,19 @@ impl Executions {
         Self { system }
     }
 
+    async fn try_get(&self, uuid: &str) -> Result<Reply<200>> {
+        Ok(Reply::data(&self.system.execution(parsed(uuid)?).await?.to_json()))
+    }
+
+    async fn try_list(&self, request: Result<PageRequest>) -> Result<Reply<200>> {
+        let page = self.system.executions(request?).await?;
+        let data: Vec<String> = page.items.iter().map(actors::execution::Snapshot::to_json).collect();
+        let next = page.next.map_or_else(String::new, |uuid| format!(r#","next":"{}""#, uuid.simple()));
+        Ok(Reply::envelope(format!(r#"{{"success":true,"data":[{}]{next}}}"#, data.join(","))))
+    }
+
     async fn cancelled(&self, uuid: &str) -> Result<String> {
-        let uuid: Uuid = uuid.parse().map_err(|_| Error::invalid("the uuid is not valid").at("uuid"))?;
+        let uuid = parsed(uuid)?;
         match self.system.cancel(uuid).await? {
             Cancelled::Asked => Ok(json!({ "message": "Execution cancelled", "uuid": uuid }).to_string()),
             Cancelled::Ended => Err(Error::new(Code::Conflict, "the execution has ended already")),
@@ -31,8 +149,19 @@ impl Executions {
     }
 }
 
+fn parsed(uuid: &str) -> Result<Uuid> {
+    uuid.parse().map_err(|_| Error::invalid("the uuid is not valid").at("uuid"))
+}
+
 #[OpenApi]
 impl Executions {
+    /// What is known of an execution: its state (`queued`, `running`, `succeeded`, `failed`, `timed_out`, `cancelled`,
+    /// `interrupted`), its input, its output or error, its times in milliseconds since the epoch, its attempts.
+    #[oai(path = "/execution/:uuid", method = "get")]
+    async fn get(&self, uuid: Path<String>) -> Reply<200> {
+        self.try_get(&uuid).await.unwrap_or_else(|error| Reply::refused(&error))
+    }
+
     /// Ends an execution, whether it waits or runs. Its client gets a last frame with the code `cancelled`, once
     /// all that it started is gone. 409 where it has ended already.
     #[oai(path = "/execution/:uuid", method = "delete")]
@@ -40,6 +169,102 @@ impl Executions {
         match self.cancelled(&uuid).await {
             Ok(data) => Reply::data(&data),
             Err(error) => Reply::refused(&error),
+        }
+    }
+
+    /// Executions, the newest first. `next` is the cursor of the next page; a page may be short, or empty, and have one.
+    #[oai(path = "/executions", method = "get")]
+    #[expect(clippy::too_many_arguments, reason = "each is a part of the request")]
+    async fn list(
+        &self,
+        /// Only those in this state.
+        state: Query<Option<String>>,
+        /// Only those of the tool with exactly this id.
+        tool_id: Query<Option<String>>,
+        /// Only those of the function with exactly this id.
+        function_id: Query<Option<String>>,
+        /// Only those that were accepted at or after this time, in milliseconds since the epoch.
+        from_ms: Query<Option<String>>,
+        /// Only those that were accepted before this time, in milliseconds since the epoch.
+        to_ms: Query<Option<String>>,
+        /// How many at most: 1 to 1,000, 100 unless told.
+        limit: Query<Option<String>>,
+        /// The `next` of the page before.
+        cursor: Query<Option<String>>,
+    ) -> Reply<200> {
+        let request = || {
+            let (kind, id) = definition(tool_id.0, function_id.0)?;
+            Ok(PageRequest {
+                limit: whole("limit", limit.0, |limit| (1..=MAX_LIMIT).contains(&limit))?
+                    .unwrap_or(DEFAULT_LIMIT),
+                before: cursor.0.map(|cursor| cursor.parse().map_err(|_| bad_cursor())).transpose()?,
+                phase: state.0.as_deref().map(PageRequest::phase_named).transpose()?,
+                kind,
+                id,
+                from_ms: whole("from_ms", from_ms.0, |_| true)?,
+                to_ms: whole("to_ms", to_ms.0, |_| true)?,
+            })
+        };
+        self.try_list(request()).await.unwrap_or_else(|error| Reply::refused(&error))
+    }
+}
+
+fn bad_cursor() -> Error {
+    Error::invalid("`cursor` is not the `next` of an earlier page").at("cursor")
+}
+
+fn definition(
+    tool: Option<String>,
+    function: Option<String>,
+) -> Result<(Option<actors::definition::Kind>, Option<String>)> {
+    use actors::definition::Kind;
+    match (tool, function) {
+        (None, None) => Ok((None, None)),
+        (Some(id), None) => Ok((Some(Kind::Tool), Some(id))),
+        (None, Some(id)) => Ok((Some(Kind::Function), Some(id))),
+        (Some(_), Some(_)) => {
+            Err(Error::invalid("an execution is of a tool or of a function, not of both").at("function_id"))
+        }
+    }
+}
+
+fn whole<N: std::str::FromStr + Copy>(
+    name: &str,
+    text: Option<String>,
+    is_allowed: fn(N) -> bool,
+) -> Result<Option<N>> {
+    let Some(text) = text else { return Ok(None) };
+    let number = text.parse::<N>().ok().filter(|number| is_allowed(*number));
+    let wrong = || {
+        let bound = if name == "limit" { format!(" from 1 to {MAX_LIMIT}") } else { String::new() };
+        Error::invalid(format!("`{name}` is not a whole number{bound}")).at(name)
+    };
+    Ok(Some(number.ok_or_else(wrong)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_to_wait_is_bounded() {
+        let most = Duration::from_secs(54);
+        assert_eq!(seconds("0.5", most), Ok(Duration::from_millis(500)));
+        assert_eq!(seconds("54", most), Ok(most));
+        for bad in ["", "x", "-1", "NaN", "inf", "54.1", "1e300"] {
+            let error = seconds(bad, most).expect_err(bad);
+            assert!(error.to_string().contains("from 0 to 54"), "{error}");
+        }
+    }
+
+    #[test]
+    fn options_of_the_address_are_those_of_a_request() {
+        let asked = options(Some("5"), Some("9"), Some("k")).expect("valid");
+        assert_eq!((asked.timeout, asked.priority), (Some(Duration::from_millis(5)), 9));
+        for (timeout, priority) in
+            [(Some("0"), None), (Some("x"), None), (None, Some("10")), (None, Some(""))]
+        {
+            assert!(options(timeout, priority, None).is_err(), "{timeout:?} {priority:?}");
         }
     }
 }

@@ -2,10 +2,12 @@
 //! client which waits for one of them goes on past all others.
 
 use actors::execution::Outcome;
+use actors::log::Lines;
+use actors::session::News;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::envelope::failure;
+use crate::envelope::{failure, refusal};
 
 /// The execution is in the queue.
 pub fn accepted(uuid: Uuid) -> String {
@@ -41,11 +43,36 @@ pub fn dropped(uuid: Option<Uuid>, lines: u64) -> String {
     json!({ "success": true, "event": "dropped", "uuid": uuid, "lines": lines }).to_string()
 }
 
+/// All log lines that wait, with how many were lost before them; on a connection of many with the request's name.
+pub fn lines(id: Option<&str>, uuid: Option<Uuid>, waiting: &Lines) -> Vec<String> {
+    let lost = (waiting.dropped > 0).then(|| dropped(uuid, waiting.dropped));
+    let frames = lost.into_iter().chain(waiting.lines.iter().map(|line| log(uuid, line)));
+    frames.map(|frame| named(id, None, &frame)).collect()
+}
+
+/// What is told on a connection of many: each frame bears the request's name and the execution.
+pub fn one_of_many(id: Option<&str>, uuid: Option<Uuid>, news: &News) -> String {
+    match news {
+        News::Accepted(_) => named(id, uuid, r#"{"success":true}"#),
+        News::Started => named(id, uuid, r#"{"success":true,"event":"started"}"#),
+        News::Cancelling => named(id, uuid, r#"{"success":true,"event":"cancelling"}"#),
+        News::Finished(outcome) => named(id, uuid, &finished(outcome)),
+        News::Refused(error) => named(id, uuid, &refusal(error)),
+        News::Postponed => named(id, uuid, r#"{"success":true,"event":"postponed"}"#),
+    }
+}
+
+fn named(id: Option<&str>, uuid: Option<Uuid>, frame: &str) -> String {
+    let id = id.map_or_else(String::new, |id| format!(r#""id":{id},"#));
+    let uuid = uuid.map_or_else(String::new, |uuid| format!(r#""uuid":"{uuid}","#));
+    format!("{{{id}{uuid}{}", &frame[1..])
+}
+
 /// It ended.
 pub fn finished(outcome: &Outcome) -> String {
     match &outcome.result {
         Ok(output) => format!(r#"{{"success":true,"output":{output}}}"#),
-        Err(failed) => failure(&failed.message, failed.code, None),
+        Err(failed) => failure(&failed.message, &failed.code, None),
     }
 }
 
@@ -62,6 +89,23 @@ mod tests {
         let failed: Value =
             serde_json::from_str(&finished(&Outcome::failed("exit_status", "x"))).expect("JSON");
         assert_eq!(failed, json!({"success": false, "error": "x", "code": "exit_status"}));
+    }
+
+    #[test]
+    fn on_a_connection_of_many_each_frame_bears_name_and_execution() {
+        let uuid = Some(Uuid::nil());
+        let start = r#"{"id":"a","uuid":"00000000-0000-0000-0000-000000000000","success":"#;
+        let frame = |news| one_of_many(Some(r#""a""#), uuid, &news);
+        assert_eq!(frame(News::Accepted(None)), format!("{start}true}}"));
+        let outcome = Outcome::succeeded("[1]".into());
+        assert_eq!(frame(News::Finished(outcome)), format!(r#"{start}true,"output":[1]}}"#));
+        let refused = one_of_many(None, None, &News::Refused(actors::error::Error::invalid("x")));
+        assert_eq!(refused, r#"{"success":false,"error":"x","code":"invalid"}"#);
+        let lines = lines(Some("7"), uuid, &Lines { dropped: 2, lines: ["b".to_owned()].into() });
+        for (line, event) in lines.iter().zip(["dropped", "log"]) {
+            let frame: Value = serde_json::from_str(line).expect("JSON");
+            assert_eq!((&frame["id"], &frame["event"]), (&json!(7), &json!(event)), "{line}");
+        }
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use actors::definition::Kind;
+use actors::execution::trace_context;
+use actors::session::Door;
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
@@ -22,15 +24,15 @@ const WRITE_BUFFER_BYTES: usize = 64 * 1024;
 pub struct Opened {
     /// The connection.
     pub socket: WebSocketStream<TcpStream>,
-    /// What is run on it.
-    pub kind: Option<Kind>,
+    /// What it is for.
+    pub door: Option<Door>,
     /// The client's trace context, where it is one (W3C Trace Context, `traceparent`).
     pub traceparent: Option<String>,
 }
 
 /// Answers the handshake. A client that is too slow, or speaks no WebSocket, is gone.
 pub async fn open(stream: TcpStream, edge: &Edge) -> Option<Opened> {
-    let (mut kind, mut traceparent) = (None, None);
+    let (mut door, mut traceparent) = (None, None);
     // The largest outcome is an output and its frame; it must fit behind what waits already.
     let largest = usize::try_from(edge.system.max_output_bytes()).unwrap_or(usize::MAX / 8);
     let config = WebSocketConfig::default()
@@ -41,12 +43,14 @@ pub async fn open(stream: TcpStream, edge: &Edge) -> Option<Opened> {
         .max_frame_size(Some(edge.config.message_bytes));
     #[expect(clippy::result_large_err, reason = "the library's callback has this type")]
     let check = |request: &Request, response: Response| {
-        kind = match request.uri().path() {
-            "/tool" => Some(Kind::Tool),
-            "/function" => Some(Kind::Function),
+        door = match request.uri().path() {
+            "/tool" => Some(Door::Once(Kind::Tool)),
+            "/function" => Some(Door::Once(Kind::Function)),
+            "/session" => Some(Door::Many),
             _ => None,
         };
-        traceparent = trace_context(request);
+        let given = request.headers().get("traceparent").and_then(|value| value.to_str().ok());
+        traceparent = given.and_then(trace_context);
         let text = |name| request.headers().get(name).map(|value| value.to_str().unwrap_or("?"));
         edge.doors
             .check(text(header::HOST), text(header::ORIGIN))
@@ -55,7 +59,7 @@ pub async fn open(stream: TcpStream, edge: &Edge) -> Option<Opened> {
     };
     let accept = tokio_tungstenite::accept_hdr_async_with_config(stream, check, Some(config));
     match tokio::time::timeout(Duration::from_millis(edge.config.handshake_timeout_ms), accept).await {
-        Ok(Ok(socket)) => Some(Opened { socket, kind, traceparent }),
+        Ok(Ok(socket)) => Some(Opened { socket, door, traceparent }),
         Ok(Err(error)) => {
             tracing::debug!(%error, "a handshake failed");
             None
@@ -65,14 +69,6 @@ pub async fn open(stream: TcpStream, edge: &Edge) -> Option<Opened> {
             None
         }
     }
-}
-
-/// `00-<32 hex>-<16 hex>-<2 hex>`; what has another form is no trace context.
-fn trace_context(request: &Request) -> Option<String> {
-    let text = request.headers().get("traceparent")?.to_str().ok()?;
-    let lengths: Vec<usize> = text.split('-').map(str::len).collect();
-    let is_hex = text.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit());
-    (is_hex && lengths == [2, 32, 16, 2]).then(|| text.to_owned())
 }
 
 fn refused(error: &actors::error::Error) -> ErrorResponse {

@@ -101,8 +101,8 @@ async fn what_outlasts_the_grace_is_told_and_ended() {
 }
 
 #[tokio::test]
-async fn what_is_queued_when_it_drains_is_told_once() {
-    let (mut service, gate, running, _) = waiting(Launch::new().executors(1)).await;
+async fn what_is_queued_in_memory_when_it_drains_is_told_once() {
+    let (mut service, gate, running, _) = waiting(Launch::new().memory().executors(1)).await;
     let (queued, _) = accepted(&service).await;
     service.signal(Signal::SIGTERM);
     is_draining(&service).await;

@@ -97,7 +97,7 @@ impl Engine {
     async fn run(&self, id: &str) {
         let client = Client(IpAddr::V4(Ipv4Addr::LOCALHOST));
         let execution =
-            self.0.execute(Kind::Tool, id, RawObject::new(), Options::default(), client).await.unwrap();
+            self.0.execute(Kind::Tool, id, RawObject::new(), Options::default(), client, None).await.unwrap();
         let outcome = execution.outcome().await;
         assert!(outcome.result.is_ok(), "{outcome:?}");
     }

@@ -25,6 +25,8 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Launch {
     folder: Arc<TempDir>,
     settings: Vec<(String, String)>,
+    /// A program that is to execute the service, with its arguments.
+    through: Vec<String>,
 }
 
 /// A running service. Dropping it kills the process.
@@ -45,7 +47,7 @@ impl Launch {
     /// In a folder that was used before.
     pub fn on(folder: Arc<TempDir>) -> Self {
         let store = format!("surrealkv://{}", folder.path().join("data").display());
-        let launch = Self { folder, settings: Vec::new() };
+        let launch = Self { folder, settings: Vec::new(), through: Vec::new() };
         launch
             .set("REST__BIND", "127.0.0.1:0")
             .set("WEBSOCKET__BIND", "127.0.0.1:0")
@@ -58,6 +60,23 @@ impl Launch {
         let key = format!("ORG_EXECUTOR__{key}");
         self.settings.push((key, value.to_string()));
         self
+    }
+
+    /// Sets an environment variable.
+    pub fn env(mut self, key: &str, value: impl ToString) -> Self {
+        self.settings.push((key.to_owned(), value.to_string()));
+        self
+    }
+
+    /// By this program, which executes its last arguments.
+    pub fn through(mut self, program: &[&str]) -> Self {
+        self.through = program.iter().map(|&part| part.to_owned()).collect();
+        self
+    }
+
+    /// A place in its folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
     }
 
     /// Keeps nothing on disk.
@@ -111,8 +130,11 @@ impl Launch {
     }
 
     fn command(&self, subcommand: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_org-executor"));
+        let service = env!("CARGO_BIN_EXE_org-executor").to_owned();
+        let mut words = self.through.iter().chain([&service]);
+        let mut command = Command::new(words.next().unwrap_or(&service));
         command
+            .args(words)
             .arg(subcommand)
             .current_dir(self.folder.path())
             .env_remove("RUST_LOG")

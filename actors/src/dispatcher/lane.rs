@@ -1,13 +1,13 @@
 //! One runtime in the dispatcher: its queue, and its idle executors.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use ractor::ActorId;
 
-use super::Waiting;
 use super::queue::{DefinitionKey, Queue};
-use crate::execution::Runtime;
+use crate::execution::{Job, Runtime};
 use crate::executor;
 use crate::settings::PoolSettings;
 
@@ -15,7 +15,7 @@ use crate::settings::PoolSettings;
 #[derive(Debug)]
 pub struct Lane {
     /// What waits.
-    pub queue: Queue<Waiting>,
+    pub queue: Queue<Arc<Job>>,
     settings: PoolSettings,
     /// Whether executors keep something of the definition that they ran last.
     keeps_warm: bool,

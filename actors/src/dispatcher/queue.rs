@@ -120,6 +120,13 @@ impl<T> Queue<T> {
         Ok(())
     }
 
+    /// Takes in an entry that was accepted in an earlier life; the bound does not apply to it.
+    pub fn restore(&mut self, mut entry: Entry<T>) {
+        entry.age = self.next_age;
+        self.next_age += 1;
+        self.insert(entry);
+    }
+
     /// Puts back an entry that was handed out and did not run, at the place that its age gives it; the bound
     /// does not apply, since it was accepted.
     pub fn put_back(&mut self, entry: Entry<T>) {

@@ -1,4 +1,4 @@
-//! The store of definitions: the only file that names SurrealDB.
+//! The store of definitions and executions: what names SurrealDB is here and below.
 //!
 //! A record keeps the definition's own JSON text, which is the answer, beside the fields that queries need.
 //! Records are addressed by `RecordId`, never by text, so that no id is ever parsed.
@@ -10,15 +10,17 @@ use std::time::Duration;
 use surrealdb::Surreal;
 use surrealdb::engine::any::{self, Any};
 use surrealdb::types::{RecordId, SurrealValue};
-use tokio::sync::RwLock;
+use tokio::sync::{Mutex, RwLock};
 
 use crate::artifacts::Pin;
 use crate::compiled::Revision;
 use crate::definition::{Definition, Kind};
 use crate::version;
 
+mod executions;
+
 /// The schema that this version writes.
-const SCHEMA_VERSION: u64 = 1;
+const SCHEMA_VERSION: u64 = 2;
 
 /// `tags.*` and CONTAINSANY plan an index scan; `tags` or ANYINSIDE would read the whole table.
 const SCHEMA: &str = "
@@ -90,6 +92,11 @@ pub struct Store {
     database: RwLock<Option<Surreal<Any>>>,
     /// It was closed for good.
     is_closed: AtomicBool,
+    /// A write failed: what comes after it in the log could be lost with it, so the store is read only until it was
+    /// opened again.
+    is_suspect: AtomicBool,
+    /// One write at a time, so that none follows one that fails.
+    writing: Mutex<()>,
 }
 
 #[derive(Debug, SurrealValue)]
@@ -114,19 +121,38 @@ impl Store {
     /// A sentence that says what is in the way: another process on the folder, a newer schema, no right to write.
     pub async fn open(location: Location) -> Result<Self, StoreError> {
         let database = connect(&location).await?;
-        Ok(Self { location, database: RwLock::new(Some(database)), is_closed: AtomicBool::new(false) })
+        Ok(Self {
+            location,
+            database: RwLock::new(Some(database)),
+            is_closed: AtomicBool::new(false),
+            is_suspect: AtomicBool::new(false),
+            writing: Mutex::new(()),
+        })
     }
 
-    /// Closes the store and opens it again, after it failed. In memory there is nothing to open again.
-    ///
-    /// # Errors
-    /// As for [`Store::open`]; the store stays closed then, and this can be tried again.
-    pub async fn reopen(&self) -> Result<(), StoreError> {
+    /// Closes the store and opens it again. In memory there is nothing to open again.
+    async fn reopen(&self) -> Result<(), StoreError> {
         if self.location == Location::Memory {
             return Ok(());
         }
         drop(self.database.write().await.take());
         self.open_again().await
+    }
+
+    /// After a write that failed: opens the store again, as soon as its disk takes what that needs. Until then it can be
+    /// read as it is.
+    async fn mend(&self) -> Result<(), StoreError> {
+        if !self.is_suspect.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        if let Some(folder) = self.location.store_folder() {
+            let probing = tokio::task::spawn_blocking(move || probe(&folder)).await;
+            let probed = probing.map_err(std::io::Error::other).and_then(|probed| probed);
+            probed.map_err(|error| StoreError::Failed(format!("the disk takes nothing: {error}")))?;
+            self.reopen().await?;
+        }
+        self.is_suspect.store(false, Ordering::Release);
+        Ok(())
     }
 
     /// Opens a store that is not open; several that ask at once open it once.
@@ -239,8 +265,15 @@ impl Store {
         self.execute(sql, bound).await
     }
 
+    /// Writes. After a failure what was being written may or may not be there.
     async fn execute(&self, sql: &str, bound: Bound) -> Result<(), StoreError> {
-        self.query(sql, bound).await.map(|_| ())
+        let _turn = self.writing.lock().await;
+        self.mend().await?;
+        let written = self.query(sql, bound).await.map(|_| ());
+        if matches!(written, Err(StoreError::Failed(_))) {
+            self.is_suspect.store(true, Ordering::Release);
+        }
+        written
     }
 
     async fn rows<T: SurrealValue>(&self, sql: &str, bound: Bound) -> Result<Vec<T>, StoreError> {
@@ -323,14 +356,24 @@ async fn connect(location: &Location) -> Result<Surreal<Any>, StoreError> {
             if !is_unlocked(&folder) {
                 return Err(StoreError::Failed(format!("the store {place} is in use by another process")));
             }
-            format!("surrealkv://{place}?sync=every")
+            format!("surrealkv://{place}?sync={}", sync())
         }
     };
     let database = any::connect(url).await?;
     database.use_ns("org").use_db("executor").await?;
     database.query(SCHEMA).await?.check()?;
+    database.query(executions::SCHEMA).await?.check()?;
     check_version(&database).await?;
     Ok(database)
+}
+
+/// When a commit is on disk: before it is answered. A test has it otherwise, to show that it would notice.
+fn sync() -> String {
+    let every = "every".to_owned();
+    #[cfg(feature = "faults")]
+    return std::env::var("ORG_EXECUTOR_STORE_SYNC").unwrap_or(every);
+    #[cfg(not(feature = "faults"))]
+    every
 }
 
 /// Refuses a store that a newer version wrote; notes the version in a new one.
@@ -342,13 +385,31 @@ async fn check_version(database: &Surreal<Any>) -> Result<(), StoreError> {
         Some(version) if *version > SCHEMA_VERSION => Err(StoreError::Failed(format!(
             "the store has schema {version}, written by a newer version of this service, which knows {SCHEMA_VERSION}"
         ))),
-        Some(_) => Ok(()),
-        None => {
+        Some(&SCHEMA_VERSION) => Ok(()),
+        // An older one has all that it needs once the tables above are defined.
+        _ => {
             let upsert = database.query("UPSERT $record CONTENT { version: $version } RETURN NONE");
             upsert.bind(("record", record)).bind(("version", SCHEMA_VERSION)).await?.check()?;
             Ok(())
         }
     }
+}
+
+/// Whether the disk takes as much as opening the store may need: its log is written anew where its end is broken.
+fn probe(folder: &Path) -> std::io::Result<()> {
+    let mut bytes = 1 << 20;
+    for entry in std::fs::read_dir(folder.join("wal")).into_iter().flatten().flatten() {
+        bytes += entry.metadata().map_or(0, |about| about.len());
+    }
+    let file = folder.join("probe");
+    let probed = std::fs::File::create(&file).and_then(|mut probe| {
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        nix::fcntl::posix_fallocate(&probe, 0, bytes)?;
+        std::io::Write::write_all(&mut probe, &[1; 4_096])?;
+        probe.sync_all()
+    });
+    std::fs::remove_file(&file)?;
+    probed
 }
 
 /// Whether nobody holds the folder's lock file; a folder without one is free.

@@ -1,7 +1,6 @@
 //! What the registry writes, one change after the other: each is checked against what is stored, then stored.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -11,6 +10,7 @@ use crate::artifacts::Pin;
 use crate::compiled::{Compiled, Revision, means};
 use crate::definition::{Definition, Kind, Patch};
 use crate::error::{Code, Error, Result};
+use crate::execution::now_ms;
 
 /// A change that waits for its turn.
 #[derive(Debug)]
@@ -72,7 +72,7 @@ pub struct Done {
     _permit: OwnedSemaphorePermit,
 }
 
-/// Makes the change. A store that failed is opened again before the next one.
+/// Makes the change.
 pub async fn perform(lease: Lease, write: Write) -> Done {
     let Write { change, permit, reply } = write;
     let (kind, id, removed) = match &change {
@@ -83,10 +83,7 @@ pub async fn perform(lease: Lease, write: Write) -> Done {
     let result = match apply(&lease, change).await {
         Ok(result) => result,
         Err(error) => {
-            tracing::error!(%error, id, "the store failed on a write and is opened again");
-            if let Err(error) = lease.reopen().await {
-                tracing::error!(%error, "the store could not be opened again");
-            }
+            tracing::error!(%error, id, "the store failed on a write");
             Err(Error::unavailable("the store failed, and whether this was written is unknown"))
         }
     };
@@ -177,9 +174,4 @@ async fn stored(
         return Ok(Err(Error::new(Code::PreconditionFailed, message)));
     }
     Ok(Ok(revision))
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

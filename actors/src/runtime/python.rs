@@ -482,7 +482,7 @@ mod tests {
             match answer.and_then(|answer| answer.produced(&bounds())) {
                 Ok(Produced::Json(json)) => String::from_utf8(json).expect("text"),
                 Ok(other) => panic!("{other:?}"),
-                Err(outcome) => outcome.result.expect_err("a failure").code.to_owned(),
+                Err(outcome) => outcome.result.expect_err("a failure").code.into_owned(),
             }
         };
         assert_eq!(code(r#"{"for":"e","ok":{"a":1}}"#), r#"{"a":1}"#);

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use super::System;
 use crate::execution::Runtime;
+use crate::measures::{self, Load};
 use crate::root::{self, Child, Life};
 use crate::runtime::Readiness;
 use crate::{dispatcher, pool, registry, sessions};
@@ -55,6 +56,33 @@ impl System {
         }
     }
 
+    /// Brings the gauges of [`measures`] up to this moment.
+    pub async fn measure(&self) {
+        let picture = self.picture().await;
+        for (runtime, pool) in &picture.pools {
+            let queue =
+                picture.queues.as_ref().and_then(|queues| queues.get(runtime)).cloned().unwrap_or_default();
+            let load = Load {
+                queued: queue.queued,
+                oldest: Duration::from_millis(queue.oldest_ms),
+                running: queue.running,
+                executors: pool.as_ref().map_or(0, |pool| pool.executors),
+                idle: queue.idle,
+            };
+            measures::load(*runtime, load);
+            if let Some(pool) = pool {
+                measures::restarts(format!("executor:{runtime}"), pool.failures);
+            }
+        }
+        for (child, life) in &picture.children {
+            measures::restarts(format!("{child:?}").to_lowercase(), life.restarts);
+        }
+        let store = self.inner.folders.data.join("store");
+        let sized = tokio::task::spawn_blocking(move || (bytes_below(&store), resident_bytes())).await;
+        let (store_bytes, resident) = sized.unwrap_or_default();
+        measures::process(picture.sessions.unwrap_or(0), store_bytes, resident);
+    }
+
     /// What can run on this machine at this moment.
     pub async fn readiness(&self) -> Readiness {
         self.inner.context.readiness(self.inner.settings.pools.keys().copied()).await
@@ -68,6 +96,9 @@ impl System {
         let picture = self.picture().await;
         let dead =
             picture.children.iter().find(|(_, life)| !life.alive).map(|(child, _)| format!("{child:?}"));
+        if dead.is_none() && picture.queues.is_none() {
+            return Some("the executions of the last run are being read".into());
+        }
         match (dead, picture.registry) {
             (Some(child), _) => Some(format!("the {} is being restarted", child.to_lowercase())),
             (None, Some(stats)) if stats.ready => None,
@@ -86,4 +117,23 @@ impl System {
         actor.cast(message(sender.into())).ok()?;
         tokio::time::timeout(GLANCE, answer).await.ok()?.ok()
     }
+}
+
+fn bytes_below(folder: &std::path::Path) -> u64 {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let sizes = entries.map(|entry| match entry.metadata() {
+        Ok(about) if about.is_dir() => bytes_below(&entry.path()),
+        Ok(about) => about.len(),
+        // What vanishes meanwhile takes no room.
+        Err(_) => 0,
+    });
+    sizes.sum()
+}
+
+/// The resident memory of this process (proc_pid_statm(5)).
+fn resident_bytes() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split_ascii_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());
+    let size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten();
+    pages.unwrap_or(0) * size.and_then(|size| u64::try_from(size).ok()).unwrap_or(4_096)
 }

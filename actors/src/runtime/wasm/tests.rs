@@ -101,7 +101,8 @@ impl Stand {
     async fn fails(&mut self, guest: &str, metadata: Value) -> (&'static str, String) {
         let outcome = self.run(guest, metadata, "{}").await.expect_err("a failure");
         let failure = outcome.result.expect_err("a failure");
-        (failure.code, failure.message)
+        let std::borrow::Cow::Borrowed(code) = failure.code else { panic!("a code that was read") };
+        (code, failure.message)
     }
 
     /// How many instances live.

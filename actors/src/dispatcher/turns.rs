@@ -1,0 +1,127 @@
+//! Whose turn it is, and what begins.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::open::Phase;
+use super::queue::Entry;
+use super::{Notice, State};
+use crate::execution::{Job, Runtime, now_ms};
+use crate::journal::Record;
+use crate::measures::Stage;
+use crate::{executor, pool};
+
+impl State {
+    pub(super) fn idle(&mut self, runtime: Runtime, executor: executor::Ref) {
+        let Some(lane) = self.lanes.get_mut(&runtime) else { return };
+        let id = executor.get_id();
+        // It may report both by itself and when told of a new dispatcher.
+        if self.by_executor.contains_key(&id) || lane.is_idle(id) {
+            return;
+        }
+        lane.add_idle(executor);
+        self.schedule(runtime);
+    }
+
+    /// Hands out what may run, as long as somebody is idle.
+    pub(super) fn schedule(&mut self, runtime: Runtime) {
+        if self.held.is_some() {
+            return;
+        }
+        while let Some((entry, executor)) = self.next(runtime) {
+            let uuid = entry.item.uuid;
+            self.queued_bytes = self.queued_bytes.saturating_sub(entry.item.input.text.len());
+            let Some(open) = self.open.get_mut(&uuid) else { continue };
+            open.attempts += 1;
+            self.by_executor.insert(executor.get_id(), uuid);
+            open.phase = Phase::Beginning { entry, executor };
+            self.begin(uuid);
+        }
+        let wanted = self.lanes.get_mut(&runtime).and_then(super::Lane::wants_to_grow);
+        if let Some(wanted) = wanted {
+            self.names.tell::<pool::Msg>(&self.names.pool(runtime), pool::Msg::Grow(wanted));
+        }
+    }
+
+    fn next(&mut self, runtime: Runtime) -> Option<(Entry<Arc<Job>>, executor::Ref)> {
+        let lane = self.lanes.get_mut(&runtime)?;
+        if self.draining.is_some() || !lane.has_idle() {
+            return None;
+        }
+        let entry = lane.queue.pop()?;
+        match lane.take_idle(&entry.definition) {
+            Some(executor) => Some((entry, executor)),
+            None => {
+                lane.queue.put_back(entry);
+                None
+            }
+        }
+    }
+
+    /// Begins an execution that has its executor, once all that must be on record is.
+    pub(super) fn begin(&mut self, uuid: Uuid) {
+        let Some(open) = self.open.get_mut(&uuid) else { return };
+        if !open.is_recorded || !matches!(open.phase, Phase::Beginning { .. }) {
+            return;
+        }
+        if let Some(records) = &mut self.records
+            && open.records_attempts
+            && open.recorded_attempt < open.attempts
+        {
+            if open.written_attempt < open.attempts {
+                open.written_attempt = open.attempts;
+                records.append(Record::Attempt(uuid, open.attempts));
+            }
+            return;
+        }
+        let Phase::Beginning { entry, executor } = std::mem::replace(&mut open.phase, Phase::Queued) else {
+            return;
+        };
+        let (job, attempt, dispatcher) = (open.job.clone(), open.attempts, self.myself.clone());
+        if executor.cast(executor::Msg::Run { job, attempt, dispatcher }).is_err() {
+            // It died idle; its pool will say so.
+            open.attempts -= 1;
+            self.by_executor.remove(&executor.get_id());
+            return self.queue_again(entry);
+        }
+        open.started_ms = Some(now_ms());
+        open.left(Stage::Queue);
+        open.phase = Phase::Running { entry, executor };
+        if open.job.options.stream {
+            open.tell(&Notice::Started(uuid));
+        }
+    }
+
+    /// This attempt is on record.
+    pub(super) fn attempt_recorded(&mut self, uuid: Uuid, attempt: u32) {
+        let Some(open) = self.open.get_mut(&uuid) else { return };
+        open.recorded_attempt = open.recorded_attempt.max(attempt);
+        let runtime = open.job.runtime;
+        self.begin(uuid);
+        self.schedule(runtime);
+    }
+
+    /// An execution that was handed out waits again, at its old place.
+    pub(super) fn queue_again(&mut self, entry: Entry<Arc<Job>>) {
+        if let Some(lane) = self.lanes.get_mut(&entry.item.runtime) {
+            self.queued_bytes += entry.item.input.text.len();
+            lane.queue.put_back(entry);
+        }
+    }
+
+    pub(super) fn retry(&mut self, uuid: Uuid) {
+        // It may have been cancelled meanwhile.
+        let Some(open) = self.open.get_mut(&uuid) else { return };
+        if !matches!(open.phase, Phase::Pausing(_)) {
+            return;
+        }
+        let Phase::Pausing(entry) = std::mem::replace(&mut open.phase, Phase::Queued) else { return };
+        let runtime = open.job.runtime;
+        if let Some(lane) = self.lanes.get_mut(&runtime) {
+            self.queued_bytes += entry.item.input.text.len();
+            lane.queue.take_back(entry);
+            self.schedule(runtime);
+        }
+    }
+}

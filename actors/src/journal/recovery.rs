@@ -1,0 +1,101 @@
+//! What the journal reads: the open executions at a start, and pages of all that are recorded.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use crate::compiled::Compiled;
+use crate::error::Result;
+use crate::execution::{Client, Options, Page, PageRequest, Progress};
+use crate::registry::Lease;
+
+/// How many records are looked at for one page.
+const LOOKED_AT: usize = 10_000;
+
+/// How many are read at a time.
+const BATCH: u64 = 500;
+
+/// All that was open when the service or its dispatcher ended.
+#[derive(Debug)]
+pub struct Recovered {
+    /// What was noted as the lowest uuid that could be open.
+    pub floor: Option<Uuid>,
+    /// The highest number of an open execution.
+    pub last: u64,
+    /// In the order of acceptance.
+    pub executions: Vec<OpenExecution>,
+}
+
+/// An execution that was accepted and has no outcome.
+#[derive(Debug)]
+pub struct OpenExecution {
+    /// Its name.
+    pub uuid: Uuid,
+    /// The revision that was accepted.
+    pub definition: Arc<Compiled>,
+    /// The merged and checked input.
+    pub input: String,
+    /// What the request asked for; nobody listens to its log any more.
+    pub options: Options,
+    /// Who asked.
+    pub client: Client,
+    /// The client's trace context.
+    pub traceparent: Option<String>,
+    /// Its place in the order of acceptance.
+    pub number: u64,
+    /// When it was accepted, in milliseconds since the epoch.
+    pub accepted_ms: u64,
+    /// Whether it may have run.
+    pub begun: Interrupted,
+}
+
+/// How far an open execution may have come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interrupted {
+    /// An executor was free when it was accepted, so it may have run.
+    Begun,
+    /// It was about to run so many times.
+    Attempts(u32),
+}
+
+impl Interrupted {
+    /// How often it may have been begun.
+    pub fn attempts(self) -> u32 {
+        match self {
+            Self::Begun => 1,
+            Self::Attempts(attempts) => attempts,
+        }
+    }
+}
+
+/// Reads what is open.
+pub async fn read(lease: &Lease) -> Result<Recovered> {
+    lease.open_executions().await.map_err(|error| super::unreadable(&error))
+}
+
+/// A page of recorded executions, the newest first. A page ends early, with a `next`, when many were looked at.
+pub async fn list(lease: &Lease, request: &PageRequest) -> Result<Page> {
+    let (mut page, mut before, mut looked_at) = (Page::default(), request.before, 0);
+    loop {
+        let batch = lease.executions(before, BATCH).await.map_err(|error| super::unreadable(&error))?;
+        let is_last = (batch.len() as u64) < BATCH;
+        for snapshot in batch {
+            if page.items.len() == request.limit || looked_at == LOOKED_AT {
+                page.next = before;
+                return Ok(page);
+            }
+            looked_at += 1;
+            before = Some(snapshot.uuid);
+            if request.is_reached(&snapshot) {
+                return Ok(page);
+            }
+            // What is open is known to the dispatcher, and told by it.
+            if matches!(snapshot.progress, Progress::Ended(_)) && request.matches(&snapshot) {
+                page.items.push(snapshot);
+            }
+        }
+        if is_last {
+            return Ok(page);
+        }
+    }
+}

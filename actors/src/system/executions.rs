@@ -1,0 +1,226 @@
+//! Executions without a session: begun, waited for, looked up, ended.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use super::System;
+use crate::definition::Kind;
+use crate::dispatcher::{self, Attached, Caller, Cancelled, Notice};
+use crate::error::{Code, Error, Result};
+use crate::execution::{Client, Job, Key, Options, Outcome, Page, PageRequest, Progress, Snapshot};
+use crate::journal;
+use crate::json::RawObject;
+
+/// How many dispatchers in a row may fail while they are asked.
+const FAILURES: u32 = 5;
+
+/// An execution that was accepted.
+#[derive(Debug)]
+pub struct Execution {
+    /// Its name.
+    pub uuid: Uuid,
+    system: System,
+    news: mpsc::UnboundedReceiver<Notice>,
+}
+
+impl Execution {
+    /// Waits for its end. Where the service shuts down before, the outcome says so, and whether it runs later.
+    pub async fn outcome(mut self) -> Outcome {
+        loop {
+            match self.news.recv().await {
+                Some(Notice::Finished(_, outcome)) => return outcome,
+                Some(Notice::Postponed(_)) => return postponed(),
+                Some(_) => {}
+                // The dispatcher is gone, and its successor may know.
+                None => match self.system.attach(self.uuid).await {
+                    Ok(Following::News(news)) => self.news = news,
+                    Ok(Following::Ended(outcome)) => return outcome,
+                    Err(_) => {
+                        return Outcome::interrupted("the dispatcher failed while it held this execution");
+                    }
+                },
+            }
+        }
+    }
+
+    /// Waits for its end, for so long; none where it goes on.
+    pub async fn outcome_within(self, patience: Duration) -> Option<Outcome> {
+        let outcome = tokio::time::timeout(patience, self.outcome()).await.ok()?;
+        (outcome != postponed()).then_some(outcome)
+    }
+}
+
+fn postponed() -> Outcome {
+    Outcome::interrupted(
+        "the service shuts down; the execution is recorded, and runs when it is started again",
+    )
+}
+
+/// What came of asking for the news of an execution.
+#[derive(Debug)]
+pub enum Following {
+    /// They come on this way.
+    News(mpsc::UnboundedReceiver<Notice>),
+    /// It ended so.
+    Ended(Outcome),
+}
+
+impl System {
+    /// Runs a definition, without a session: gives the execution's uuid once it is accepted, and the way on which its
+    /// outcome comes. It goes on when nobody waits for it.
+    ///
+    /// # Errors
+    /// `not_found`, `invalid`, `unprocessable`, `overloaded`, `draining`, `unavailable`.
+    pub async fn execute(
+        &self,
+        kind: Kind,
+        id: &str,
+        input: RawObject,
+        options: Options,
+        client: Client,
+        traceparent: Option<String>,
+    ) -> Result<Execution> {
+        let definition = self.resolve(kind, id).await?;
+        let mut job = Job::new(Uuid::now_v7(), definition, input, options, client)?;
+        job.traceparent = traceparent;
+        let (sender, mut news) = mpsc::unbounded_channel();
+        self.submit(job, Caller::Channel(sender)).await?;
+        loop {
+            match news.recv().await {
+                Some(Notice::Accepted(uuid)) => return Ok(Execution { uuid, system: self.clone(), news }),
+                Some(Notice::Refused(_, error)) => return Err(error),
+                // Its acceptance follows.
+                Some(Notice::Known(..)) => {}
+                _ => {
+                    return Err(Error::unavailable(
+                        "the dispatcher failed while it was given this execution",
+                    ));
+                }
+            }
+        }
+    }
+
+    /// Ends an execution, wherever it is; its caller is told in the usual way.
+    ///
+    /// # Errors
+    /// `unavailable`.
+    pub async fn cancel(&self, uuid: Uuid) -> Result<Cancelled> {
+        let dispatcher = self.inner.names.dispatcher();
+        let asked = |reply| dispatcher::Msg::Cancel { uuid, reply };
+        match self.call::<dispatcher::Msg, _>(&dispatcher, asked).await? {
+            Cancelled::Unknown => Ok(match self.recorded(uuid).await? {
+                Some(snapshot) if matches!(snapshot.progress, Progress::Ended(_)) => Cancelled::Ended,
+                _ => Cancelled::Unknown,
+            }),
+            cancelled => Ok(cancelled),
+        }
+    }
+
+    /// What is known of an execution.
+    ///
+    /// # Errors
+    /// `not_found`; `unavailable`.
+    pub async fn execution(&self, uuid: Uuid) -> Result<Snapshot> {
+        let dispatcher = self.inner.names.dispatcher();
+        let find = |reply| dispatcher::Msg::Find { uuid, reply };
+        let known: Option<Box<Snapshot>> = self.call::<dispatcher::Msg, _>(&dispatcher, find).await?;
+        let found = match known {
+            Some(snapshot) => Some(snapshot),
+            None => self.recorded(uuid).await?,
+        };
+        found.map(|snapshot| *snapshot).ok_or_else(unknown)
+    }
+
+    /// A page of executions, the newest first.
+    ///
+    /// # Errors
+    /// `unavailable`.
+    pub async fn executions(&self, request: PageRequest) -> Result<Page> {
+        let dispatcher = self.inner.names.dispatcher();
+        // What is open first: what ends meanwhile is found again among those that ended.
+        let page = request.clone();
+        let open: Page = self
+            .call::<dispatcher::Msg, _>(&dispatcher, |reply| dispatcher::Msg::List { page, reply })
+            .await?;
+        let (limit, page) = (request.limit, request);
+        let ended: Page = self
+            .call::<journal::Msg, _>(&self.inner.names.journal(), |reply| journal::Msg::List { page, reply })
+            .await??;
+        // Each is complete down to where its next page begins; both are, down to the later of these.
+        let complete = open.next.max(ended.next);
+        let mut items: BTreeMap<Uuid, Snapshot> = BTreeMap::new();
+        for snapshot in open.items.into_iter().chain(ended.items) {
+            items.insert(snapshot.uuid, snapshot);
+        }
+        let mut page = Page { items: Vec::new(), next: complete };
+        for (uuid, snapshot) in items.into_iter().rev() {
+            if complete.is_some_and(|complete| uuid < complete) {
+                break;
+            }
+            if page.items.len() == limit {
+                page.next = page.items.last().map(|last: &Snapshot| last.uuid);
+                break;
+            }
+            page.items.push(snapshot);
+        }
+        Ok(page)
+    }
+
+    /// The news of an execution that was begun elsewhere or before.
+    ///
+    /// # Errors
+    /// `not_found`; `unavailable`.
+    pub async fn attach(&self, uuid: Uuid) -> Result<Following> {
+        let (sender, news) = mpsc::unbounded_channel();
+        match self.follow(uuid, Caller::Channel(sender)).await? {
+            None => Ok(Following::News(news)),
+            Some(outcome) => Ok(Following::Ended(outcome)),
+        }
+    }
+
+    /// Sends the news of an execution to this caller; the outcome where it ended already.
+    ///
+    /// # Errors
+    /// `not_found`; `unavailable`.
+    pub async fn follow(&self, uuid: Uuid, caller: Caller) -> Result<Option<Outcome>> {
+        let attach = || {
+            let caller = caller.clone();
+            let attach = move |reply| dispatcher::Msg::Attach { uuid, caller, reply };
+            async { self.call::<dispatcher::Msg, _>(&self.inner.names.dispatcher(), attach).await }
+        };
+        let mut attached = attach().await;
+        // One that fails as well has a successor; the sixth in a row ends the process.
+        for _ in 0..FAILURES {
+            if !attached.as_ref().is_err_and(|error| error.code() == Code::Unavailable) {
+                break;
+            }
+            attached = attach().await;
+        }
+        match attached? {
+            Attached::Open => Ok(None),
+            Attached::Ended(ended) => Ok(Some(ended.outcome.clone())),
+            Attached::Unknown => match self.recorded(uuid).await?.map(|snapshot| snapshot.progress) {
+                Some(Progress::Ended(ended)) => Ok(Some(ended.outcome.clone())),
+                _ => Err(unknown()),
+            },
+        }
+    }
+
+    /// The execution that is recorded under an idempotency key.
+    pub(super) async fn recorded_under(&self, key: Key) -> Result<Option<Box<Snapshot>>> {
+        let journal = self.inner.names.journal();
+        self.call::<journal::Msg, _>(&journal, |reply| journal::Msg::FindKey { key, reply }).await?
+    }
+
+    async fn recorded(&self, uuid: Uuid) -> Result<Option<Box<Snapshot>>> {
+        let journal = self.inner.names.journal();
+        self.call::<journal::Msg, _>(&journal, |reply| journal::Msg::Find { uuid, reply }).await?
+    }
+}
+
+fn unknown() -> Error {
+    Error::new(Code::NotFound, "there is no execution with this uuid")
+}

@@ -1,0 +1,139 @@
+//! A connection for many executions: requests come in, each with a name of the client's own, and frames that bear it go
+//! out as they come.
+//!
+//! So many requests may be open at the same time; while there are more, nothing is read, and the client feels it. Nor is
+//! anything read while a frame waits to be taken: a client that does not read is given up after a while.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use actors::log::LogRing;
+use actors::session::{self, Frame, News};
+use actors::system::Connection;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use uuid::Uuid;
+
+use super::connection::lost;
+use super::socket::{Close, Request, Socket};
+use super::{Edge, frame};
+use crate::config::OnDisconnect;
+
+/// How many frames are written in one go.
+const BATCH: usize = 64;
+
+/// Serves it to its end.
+pub async fn serve(socket: &mut Socket, connection: Connection, edge: &Edge) -> Close {
+    let cancels = edge.config.on_disconnect == OnDisconnect::Cancel;
+    let _leaving = Leaving { session: connection.session.clone(), cancels };
+    Many { connection, open: 0, logs: HashMap::new() }.serve(socket, edge).await
+}
+
+async fn closed(closing: &mut watch::Receiver<bool>) {
+    // An error means that the sender is gone, and the service with it.
+    drop(closing.wait_for(|closing| *closing).await);
+}
+
+/// The session learns that its client is gone, however that came.
+struct Leaving {
+    session: session::Ref,
+    cancels: bool,
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        // One that is gone knows.
+        drop(self.session.cast(session::Msg::Leave(self.cancels)));
+    }
+}
+
+struct Many {
+    connection: Connection,
+    /// How many requests have no last frame yet.
+    open: usize,
+    logs: HashMap<Uuid, (Option<Arc<str>>, Arc<LogRing>)>,
+}
+
+impl Many {
+    async fn serve(&mut self, socket: &mut Socket, edge: &Edge) -> Close {
+        let ping_every = Duration::from_millis(edge.config.ping_interval_ms);
+        let idle = Duration::from_millis(edge.config.idle_timeout_ms);
+        let mut ping = tokio::time::interval_at(Instant::now() + ping_every, ping_every);
+        let mut closing = edge.closing.clone();
+        let mut is_closing = false;
+        let mut frames = Vec::new();
+        loop {
+            if is_closing && self.open == 0 {
+                return Some(CloseCode::Away);
+            }
+            tokio::select! {
+                received = self.connection.frames.recv_many(&mut frames, BATCH) => {
+                    if received == 0 {
+                        return socket.refuse(&lost()).await;
+                    }
+                    self.write(socket, &mut frames).await?;
+                }
+                () = self.connection.log.written() => self.log(socket).await?,
+                message = socket.next(), if self.open < edge.config.window => match message {
+                    Some(Ok(Message::Text(text))) => {
+                        self.open += 1;
+                        let request = session::Msg::Request(text.as_str().to_owned());
+                        if self.connection.session.cast(request).is_err() {
+                            return socket.refuse(&lost()).await;
+                        }
+                    }
+                    Some(Ok(Message::Binary(_))) => return Some(CloseCode::Unsupported),
+                    Some(Ok(Message::Close(_))) => return socket.answer_close().await,
+                    Some(Ok(_)) => {}
+                    Some(Err(error)) => return match socket.unreadable(&error, edge.config.message_bytes) {
+                        Request::Refused(error, code) => socket.refuse(&error).await.map(|_| code),
+                        _ => None,
+                    },
+                    None => return None,
+                },
+                _ = ping.tick() => {
+                    if socket.heard.elapsed() >= idle && self.open < edge.config.window {
+                        return None;
+                    }
+                    socket.ping().await?;
+                }
+                () = closed(&mut closing), if !is_closing => is_closing = true,
+            }
+        }
+    }
+
+    /// Writes what came from the session, in one go.
+    async fn write(&mut self, socket: &mut Socket, frames: &mut Vec<Frame>) -> Option<()> {
+        let (mut texts, mut bytes) = (Vec::with_capacity(frames.len()), 0);
+        for Frame { id, uuid, news } in frames.drain(..) {
+            bytes += news.bytes();
+            if news.is_last() {
+                self.open = self.open.saturating_sub(1);
+                if let Some((id, log)) = uuid.and_then(|uuid| self.logs.remove(&uuid)) {
+                    texts.extend(frame::lines(id.as_deref(), uuid, &log.take()));
+                }
+            }
+            if let (News::Accepted(Some(log)), Some(uuid)) = (&news, uuid) {
+                self.logs.insert(uuid, (id.clone(), log.clone()));
+            }
+            texts.push(frame::one_of_many(id.as_deref(), uuid, &news));
+        }
+        socket.send_all(texts).await?;
+        self.connection.backlog.fetch_sub(bytes, Ordering::AcqRel);
+        Some(())
+    }
+
+    /// Writes all log lines that wait, in one go.
+    async fn log(&mut self, socket: &mut Socket) -> Option<()> {
+        let texts = self
+            .logs
+            .iter()
+            .flat_map(|(uuid, (id, log))| frame::lines(id.as_deref(), Some(*uuid), &log.take()));
+        let texts: Vec<String> = texts.collect();
+        socket.send_all(texts).await
+    }
+}

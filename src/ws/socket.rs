@@ -1,0 +1,183 @@
+//! The client's end of one connection: what it sends, what is written to it, how it is closed. All with deadlines.
+
+use std::time::Duration;
+
+use actors::error::{Code, Error};
+use actors::log::Lines;
+use futures_util::{SinkExt, StreamExt};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Error as WsError, Message};
+use uuid::Uuid;
+
+use super::{Edge, frame};
+use crate::envelope::refusal;
+
+/// How long a client may take to take something small.
+const WRITE: Duration = Duration::from_secs(30);
+
+/// How fast a client must at least take something large, in bytes a second.
+const SLOWEST: u64 = 64 * 1024;
+
+/// How long a client may take to answer a close.
+const CLOSE: Duration = Duration::from_secs(2);
+
+/// How much of a request that is too large is read away, so that the client gets to the answer.
+const READ_AWAY_BYTES: usize = 256 * 1024 * 1024;
+
+/// How a connection is to be closed; nothing where the client is gone.
+pub type Close = Option<CloseCode>;
+
+/// What a client that was let in sent.
+pub enum Request {
+    Text(String),
+    Refused(Error, CloseCode),
+    Closing,
+    Gone,
+}
+
+/// The client's end.
+pub struct Socket {
+    socket: WebSocketStream<TcpStream>,
+    /// When the client last sent anything.
+    pub heard: Instant,
+    /// The client sent what is no WebSocket message; nothing more can be read as one.
+    is_broken: bool,
+}
+
+impl Socket {
+    /// Of a connection that came in.
+    pub fn new(socket: WebSocketStream<TcpStream>) -> Self {
+        Self { socket, heard: Instant::now(), is_broken: false }
+    }
+
+    /// Waits for the request; pings meanwhile are answered by the library.
+    pub async fn request(&mut self, edge: &Edge) -> Request {
+        let mut closing = edge.closing.clone();
+        let patience = Duration::from_millis(edge.config.request_timeout_ms);
+        let deadline = Instant::now() + patience;
+        loop {
+            let message = tokio::select! {
+                _ = closing.wait_for(|closing| *closing) => return Request::Closing,
+                () = tokio::time::sleep_until(deadline) => {
+                    let error = format!("no request came within {} ms", patience.as_millis());
+                    return Request::Refused(Error::invalid(error), CloseCode::Policy);
+                }
+                message = self.next() => message,
+            };
+            match message {
+                Some(Ok(Message::Text(text))) => return Request::Text(text.as_str().to_owned()),
+                Some(Ok(Message::Binary(_))) => {
+                    let error = Error::invalid("the request is a binary message, not a text");
+                    return Request::Refused(error, CloseCode::Unsupported);
+                }
+                Some(Ok(Message::Close(_))) => {
+                    self.answer_close().await;
+                    return Request::Gone;
+                }
+                None => return Request::Gone,
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return self.unreadable(&error, edge.config.message_bytes),
+            }
+        }
+    }
+
+    pub fn unreadable(&mut self, error: &WsError, max_bytes: usize) -> Request {
+        self.is_broken = true;
+        match error {
+            WsError::Capacity(_) => {
+                let error =
+                    Error::new(Code::TooLarge, format!("the request is larger than {max_bytes} bytes"));
+                Request::Refused(error, CloseCode::Size)
+            }
+            WsError::Utf8(_) => {
+                Request::Refused(Error::invalid("the request is not UTF-8"), CloseCode::Invalid)
+            }
+            WsError::Protocol(problem) => Request::Refused(
+                Error::invalid(format!("not a WebSocket message: {problem}")),
+                CloseCode::Protocol,
+            ),
+            _ => Request::Gone,
+        }
+    }
+
+    pub async fn next(&mut self) -> Option<Result<Message, WsError>> {
+        let message = self.socket.next().await;
+        self.heard = Instant::now();
+        message
+    }
+
+    /// Writes one frame; nothing where the client does not take it.
+    pub async fn send(&mut self, text: String) -> Option<()> {
+        self.write(Message::text(text)).await
+    }
+
+    pub async fn ping(&mut self) -> Option<()> {
+        self.write(Message::Ping(Vec::new().into())).await
+    }
+
+    pub async fn write(&mut self, message: Message) -> Option<()> {
+        let patience = WRITE + Duration::from_secs(message.len() as u64 / SLOWEST);
+        timeout(patience, self.socket.send(message)).await.ok()?.ok()
+    }
+
+    /// Writes frames in one go.
+    pub async fn send_all(&mut self, frames: Vec<String>) -> Option<()> {
+        let bytes: usize = frames.iter().map(String::len).sum();
+        let patience = WRITE + Duration::from_secs(bytes as u64 / SLOWEST);
+        let all = async {
+            for text in frames {
+                self.socket.feed(Message::text(text)).await?;
+            }
+            self.socket.flush().await
+        };
+        timeout(patience, all).await.ok()?.ok()
+    }
+
+    /// Writes all lines that wait, in one go.
+    pub async fn log(&mut self, uuid: Option<Uuid>, waiting: Lines) -> Option<()> {
+        self.send_all(frame::lines(None, uuid, &waiting)).await
+    }
+
+    /// The client closes: the library has the answer ready, and reading on sends it.
+    pub async fn answer_close(&mut self) -> Close {
+        let rest = async { while let Some(Ok(_)) = self.socket.next().await {} };
+        // A client that is gone needs no answer.
+        let _ = timeout(CLOSE, rest).await;
+        None
+    }
+
+    /// Writes an error frame.
+    pub async fn refuse(&mut self, error: &Error) -> Close {
+        self.send(refusal(error)).await.map(|()| CloseCode::Normal)
+    }
+
+    /// Closes, and reads until the client has closed too: a reset could overtake the last frame.
+    pub async fn close(mut self, code: CloseCode) {
+        let farewell = CloseFrame { code, reason: "".into() };
+        let goodbye = async {
+            if self.socket.close(Some(farewell)).await.is_err() || self.is_broken {
+                return self.read_away().await;
+            }
+            while let Some(Ok(_)) = self.socket.next().await {}
+        };
+        let _ = timeout(CLOSE, goodbye).await;
+    }
+
+    async fn read_away(&mut self) {
+        let stream = self.socket.get_mut();
+        let _ = tokio::io::AsyncWriteExt::shutdown(stream).await;
+        let mut buffer = vec![0; 64 * 1024];
+        let mut left = READ_AWAY_BYTES;
+        while let Ok(read @ 1..) = stream.read(&mut buffer).await {
+            left = left.saturating_sub(read);
+            if left == 0 {
+                return;
+            }
+        }
+    }
+}
