@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::effects::{Effects, Panicked};
 use crate::error::Error;
-use crate::execution::{Ended, Job, Key, Outcome, Page, PageRequest, Runtime, Snapshot};
+use crate::execution::{Client, Ended, Job, Key, Outcome, Page, PageRequest, Runtime, Snapshot};
 use crate::executor;
 use crate::journal::{self, Receipt, Recovered};
 use crate::measures::Definitions;
@@ -31,6 +31,8 @@ pub mod queue;
 mod records;
 mod recovery;
 mod remembered;
+#[cfg(test)]
+mod tests;
 mod turns;
 
 use lane::Lane;
@@ -90,6 +92,8 @@ pub enum Msg {
     Interrupt,
     /// Tell what is known of one execution.
     Find { uuid: Uuid, reply: RpcReplyPort<Option<Box<Snapshot>>> },
+    /// Tell the end of the log of one that is open.
+    Log { uuid: Uuid, reply: RpcReplyPort<Option<String>> },
     /// Tell which executions are open, and which ended lately where nothing is journalled.
     List { page: PageRequest, reply: RpcReplyPort<Page> },
     /// Tell what waits and runs.
@@ -173,6 +177,8 @@ pub struct Args {
     pub pools: BTreeMap<Runtime, PoolSettings>,
     /// How many bytes of input may wait.
     pub max_queued_bytes: usize,
+    /// How many executions of one client may be open.
+    pub max_per_client: usize,
     /// Whether executions are recorded.
     pub is_journalled: bool,
 }
@@ -222,6 +228,9 @@ pub struct State {
     dead: HashSet<ActorId>,
     queued_bytes: usize,
     max_queued_bytes: usize,
+    /// How many executions of each client are open.
+    of_clients: HashMap<Client, usize>,
+    max_per_client: usize,
     /// The number of the next execution: the order of acceptance.
     next_number: u64,
     /// What is handed to the journal; nothing where executions are kept in memory only.
@@ -249,6 +258,8 @@ impl State {
             dead: HashSet::new(),
             queued_bytes: 0,
             max_queued_bytes: args.max_queued_bytes,
+            of_clients: HashMap::new(),
+            max_per_client: args.max_per_client,
             next_number: 0,
             held: args.is_journalled.then(Vec::new),
             draining: None,
@@ -297,6 +308,7 @@ impl State {
             Msg::Drain(reply) => self.drain(reply),
             Msg::Interrupt => self.interrupt(),
             Msg::Find { uuid, reply } => drop(reply.send(self.find(uuid))),
+            Msg::Log { uuid, reply } => drop(reply.send(self.log(uuid))),
             Msg::List { page, reply } => drop(reply.send(self.list(&page))),
             Msg::Stats(reply) => drop(reply.send(self.stats())),
             _ => {}
@@ -307,6 +319,7 @@ impl State {
     fn tick(&mut self, now: Instant) {
         self.forget_the_dead();
         for (runtime, lane) in &mut self.lanes {
+            lane.look(TICK);
             let pool = self.names.pool(*runtime);
             for executor in lane.take_long_idle(now) {
                 self.names.tell(&pool, crate::pool::Msg::LongIdle(executor.get_id()));
@@ -334,6 +347,11 @@ impl State {
     fn find(&self, uuid: Uuid) -> Option<Box<Snapshot>> {
         let open = self.open.get(&uuid).filter(|open| open.is_recorded).map(|open| open.snapshot());
         open.or_else(|| self.remembered.get(uuid).cloned()).map(Box::new)
+    }
+
+    fn log(&self, uuid: Uuid) -> Option<String> {
+        let open = self.open.get(&uuid).filter(|open| open.is_recorded)?;
+        Some(open.job.kept.text().unwrap_or_default())
     }
 
     /// Those that are open; where nothing is journalled, those that ended too. The newest first.

@@ -92,6 +92,19 @@ impl Error {
         self
     }
 
+    /// Tells when to come back, as `details: {"retry_after_ms": …}`.
+    #[must_use]
+    pub fn after(mut self, pause: std::time::Duration) -> Self {
+        let millis = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+        self.details = Some(json!({ "retry_after_ms": millis }));
+        self
+    }
+
+    /// When to come back, where that was told.
+    pub fn retry_after_ms(&self) -> Option<u64> {
+        self.details.as_ref()?["retry_after_ms"].as_u64()
+    }
+
     /// Puts the named field inside another: `runtime` within `tool_metadata` is `tool_metadata.runtime`.
     #[must_use]
     pub fn within(self, outer: &str) -> Self {

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::compiled::Compiled;
 use crate::error::{Error, Result};
 use crate::json::{self, RawObject};
-use crate::log::LogRing;
+use crate::log::{Kept, LogRing};
 
 mod snapshot;
 
@@ -180,6 +180,15 @@ pub struct Ended {
     pub ended_ms: u64,
     /// How often it was begun.
     pub attempts: u32,
+    /// The end of its log, where it printed anything.
+    pub log: Option<Arc<str>>,
+}
+
+impl Ended {
+    /// How much room its texts take.
+    pub fn bytes(&self) -> usize {
+        self.outcome.bytes() + self.log.as_ref().map_or(0, |log| log.len())
+    }
 }
 
 /// The time, in milliseconds since the epoch.
@@ -290,6 +299,8 @@ pub struct Job {
     pub traceparent: Option<String>,
     /// Where its log lines go while it runs, when somebody listens.
     pub log: Option<Arc<LogRing>>,
+    /// The end of its log.
+    pub kept: Kept,
 }
 
 impl Job {
@@ -317,7 +328,17 @@ impl Job {
     ) -> Result<Self> {
         let runtime = definition.runtime()?;
         let input = definition.input(given)?;
-        Ok(Self { uuid, definition, runtime, input, options, client, traceparent: None, log: None })
+        Ok(Self {
+            uuid,
+            definition,
+            runtime,
+            input,
+            options,
+            client,
+            traceparent: None,
+            log: None,
+            kept: Kept::default(),
+        })
     }
 }
 

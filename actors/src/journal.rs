@@ -115,7 +115,7 @@ impl Record {
     fn bytes(&self) -> usize {
         match self {
             Self::Accepted(accepted) => accepted.job.input.text.len(),
-            Self::Ended(_, ended) => ended.outcome.bytes(),
+            Self::Ended(_, ended) => ended.bytes(),
             Self::Attempt(..) | Self::Floor(_) => 0,
         }
     }

@@ -57,9 +57,64 @@ impl LogRing {
     }
 }
 
+/// How much of the end of a log is kept with the execution.
+const KEPT: usize = 16 * 1024;
+
+/// The end of all that an execution printed, for whoever asks later.
+#[derive(Debug, Default)]
+pub struct Kept(Mutex<End>);
+
+#[derive(Debug, Default)]
+struct End {
+    bytes: VecDeque<u8>,
+    /// How many bytes came before these.
+    dropped: usize,
+}
+
+impl Kept {
+    /// Takes what was printed.
+    pub fn write(&self, printed: &[u8]) {
+        let mut end = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = &printed[printed.len().saturating_sub(KEPT)..];
+        let surplus = (end.bytes.len() + new.len()).saturating_sub(KEPT);
+        end.bytes.drain(..surplus);
+        end.bytes.extend(new);
+        end.dropped += surplus + printed.len() - new.len();
+    }
+
+    /// What is kept, nothing where nothing was printed; where the beginning is lost, a line says so.
+    pub fn text(&self) -> Option<String> {
+        let end = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (first, second) = end.bytes.as_slices();
+        let bytes = [first, second].concat();
+        let text = String::from_utf8_lossy(&bytes);
+        match (end.dropped, bytes.is_empty()) {
+            (_, true) => None,
+            (0, _) => Some(text.into_owned()),
+            (dropped, _) => Some(format!("… ({dropped} bytes before this are not kept)\n{text}")),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_end_is_kept_and_what_is_lost_is_told() {
+        let kept = Kept::default();
+        assert_eq!(kept.text(), None);
+        kept.write(b"one\n");
+        kept.write(b"two\n");
+        assert_eq!(kept.text().as_deref(), Some("one\ntwo\n"));
+        kept.write(&[b'x'; KEPT]);
+        kept.write(b"end");
+        let text = kept.text().expect("a text");
+        assert!(text.starts_with("… (11 bytes before this are not kept)\nxxx"), "{text}");
+        assert!(text.ends_with("xend"), "{text}");
+        kept.write(&[b'y'; 3 * KEPT]);
+        assert!(kept.text().expect("a text").contains(&format!("{} bytes", 11 + 3 + KEPT + 2 * KEPT - 3)));
+    }
 
     #[test]
     fn the_oldest_line_goes_and_is_counted() {

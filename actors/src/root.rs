@@ -177,8 +177,13 @@ impl State {
                 let max_queued_bytes = settings.dispatcher.max_queued_mb.saturating_mul(1024 * 1024);
                 let name = names.dispatcher();
                 let is_journalled = settings.is_journalled();
-                let args =
-                    dispatcher::Args { names, pools: self.pools.clone(), max_queued_bytes, is_journalled };
+                let args = dispatcher::Args {
+                    names,
+                    pools: self.pools.clone(),
+                    max_queued_bytes,
+                    max_per_client: settings.dispatcher.max_per_client,
+                    is_journalled,
+                };
                 DispatcherActor::spawn_linked(Some(name), DispatcherActor, args, parent).await?.0.get_id()
             }
             Child::Pools => {

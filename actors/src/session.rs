@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef};
 use tokio::sync::mpsc;
@@ -20,8 +19,10 @@ use crate::execution::{Client, Job, Outcome};
 use crate::log::LogRing;
 use crate::system::System;
 
+mod backlog;
 mod request;
 
+pub use backlog::Backlog;
 use request::{Asked, Request};
 
 /// A reference to a session.
@@ -29,9 +30,6 @@ pub type Ref = ActorRef<Msg>;
 
 /// How many frames one request may have waiting for the edge.
 pub const FRAMES: usize = 4;
-
-/// How many bytes of outcomes may wait for a client that does not read; one more is always let through.
-const BACKLOG: usize = 8 << 20;
 
 /// What a session does.
 #[derive(Debug)]
@@ -139,8 +137,8 @@ pub struct Args {
     pub system: System,
     /// The way to the edge; that it closes without a last frame tells that the session failed.
     pub frames: mpsc::Sender<Frame>,
-    /// How many bytes of outcomes are on that way.
-    pub backlog: Arc<AtomicUsize>,
+    /// What is on that way.
+    pub backlog: Arc<Backlog>,
     /// The way of log lines to the edge.
     pub log: Arc<LogRing>,
 }
@@ -401,10 +399,10 @@ impl State {
 
     fn send(&mut self, id: Option<Arc<str>>, uuid: Option<Uuid>, news: News) {
         let is_over = news.is_last() && (self.args.door != Door::Many || self.is_left());
-        let waiting = self.args.backlog.fetch_add(news.bytes(), Ordering::AcqRel);
+        let may_have_it = self.args.backlog.add(news.bytes());
         let frame = Frame { id, uuid, news };
         // The edge takes each frame at once, or its client does not read: its outcomes stay where they are recorded.
-        let is_stuck = self.args.frames.try_send(frame).is_err() || waiting > BACKLOG;
+        let is_stuck = self.args.frames.try_send(frame).is_err() || !may_have_it;
         if is_over || (is_stuck && !self.is_leaving) {
             self.myself.stop(None);
         }

@@ -82,6 +82,8 @@ pub struct DispatcherSettings {
     pub max_pending: usize,
     /// How many MiB of inputs may wait in all queues together.
     pub max_queued_mb: usize,
+    /// How many executions of one client may be open.
+    pub max_per_client: usize,
     /// How long running executions may go on after a shutdown began, in milliseconds.
     pub grace_ms: u64,
 }

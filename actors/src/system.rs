@@ -22,7 +22,7 @@ use crate::query::Filter;
 use crate::registry::{self, Location, Lookup, Page, PageRequest, Store};
 use crate::root::{self, RootActor};
 use crate::runtime::{Context, Places};
-use crate::session::{self, Door, FRAMES, Frame};
+use crate::session::{self, Backlog, Door, FRAMES, Frame};
 use crate::settings::{PoolSettings, Settings};
 use crate::{pools, sessions};
 
@@ -60,6 +60,8 @@ struct Inner {
     source_admission: Arc<Semaphore>,
     dispatcher_admission: Arc<Semaphore>,
     session_admission: Arc<Semaphore>,
+    /// How many bytes of outcomes wait for clients.
+    backlog: Arc<AtomicUsize>,
     draining: AtomicBool,
     fatal: watch::Receiver<Option<String>>,
 }
@@ -80,8 +82,8 @@ pub struct Connection {
     pub session: session::Ref,
     /// What is to be written; it closes without a last frame when the session failed.
     pub frames: mpsc::Receiver<Frame>,
-    /// How many bytes of outcomes came on that way and are not written yet.
-    pub backlog: Arc<AtomicUsize>,
+    /// What came on that way and is not written yet.
+    pub backlog: Arc<Backlog>,
     /// Log lines, where the request asked for them.
     pub log: Arc<LogRing>,
 }
@@ -127,6 +129,7 @@ impl System {
             source_admission: admission(MAX_REGISTRATIONS),
             dispatcher_admission: admission(settings.dispatcher.max_pending),
             session_admission: admission(host.sessions),
+            backlog: Arc::default(),
             names,
             settings,
             folders,
@@ -276,7 +279,7 @@ impl System {
         self.refuse_when_draining()?;
         let permit = Arc::new(admit(&self.inner.session_admission)?);
         let (sender, frames) = mpsc::channel(FRAMES * window.max(1));
-        let backlog = Arc::new(AtomicUsize::new(0));
+        let backlog = Arc::new(Backlog::new(self.inner.backlog.clone()));
         let log = Arc::new(LogRing::new(self.inner.settings.limits.log_lines));
         let args = session::Args {
             door,

@@ -132,6 +132,13 @@ impl Executions {
         Ok(Reply::data(&self.system.execution(parsed(uuid)?).await?.to_json()))
     }
 
+    async fn try_log(&self, uuid: &str) -> Result<Reply<200>> {
+        let uuid = parsed(uuid)?;
+        let log = self.system.execution_log(uuid).await?;
+        let lines: Vec<&str> = log.lines().collect();
+        Ok(Reply::data(&json!({ "uuid": uuid, "lines": lines }).to_string()))
+    }
+
     async fn try_list(&self, request: Result<PageRequest>) -> Result<Reply<200>> {
         let page = self.system.executions(request?).await?;
         let data: Vec<String> = page.items.iter().map(actors::execution::Snapshot::to_json).collect();
@@ -160,6 +167,13 @@ impl Executions {
     #[oai(path = "/execution/:uuid", method = "get")]
     async fn get(&self, uuid: Path<String>) -> Reply<200> {
         self.try_get(&uuid).await.unwrap_or_else(|error| Reply::refused(&error))
+    }
+
+    /// The end of what an execution printed, 16 KiB at most, also while it runs: `lines`. Where more was printed, the first
+    /// line says so.
+    #[oai(path = "/execution/:uuid/log", method = "get")]
+    async fn log(&self, uuid: Path<String>) -> Reply<200> {
+        self.try_log(&uuid).await.unwrap_or_else(|error| Reply::refused(&error))
     }
 
     /// Ends an execution, whether it waits or runs. Its client gets a last frame with the code `cancelled`, once

@@ -11,8 +11,8 @@ use poem_openapi::registry::{
 
 use crate::envelope::refusal;
 
-/// When a client that was refused for load may come back, in seconds.
-const RETRY_AFTER_SECONDS: &str = "1";
+/// When a client that was refused for load may come back, in milliseconds, where nothing better is known.
+const RETRY_AFTER_MS: u64 = 1_000;
 
 /// The HTTP status of a code.
 fn status(code: Code) -> StatusCode {
@@ -62,7 +62,8 @@ pub fn refuse(error: &Error) -> Response {
     let code = error.code();
     let mut response = json_response(status(code), refusal(error));
     if code == Code::Overloaded {
-        let seconds = poem::http::HeaderValue::from_static(RETRY_AFTER_SECONDS);
+        let seconds = error.retry_after_ms().unwrap_or(RETRY_AFTER_MS).div_ceil(1_000);
+        let seconds = poem::http::HeaderValue::from(seconds);
         response.headers_mut().insert(poem::http::header::RETRY_AFTER, seconds);
     }
     response

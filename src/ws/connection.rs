@@ -102,6 +102,7 @@ async fn follow(socket: &mut Socket, mut connection: Connection, edge: &Edge) ->
                         return Some(CloseCode::Away);
                     }
                 },
+                None if accepted.is_some() => return socket.refuse(&left_alone()).await,
                 None => return socket.refuse(&lost()).await,
             },
             () = connection.log.written(), if accepted.is_some() => {
@@ -153,6 +154,13 @@ impl Drop for Leaving {
             self.cancel();
         }
     }
+}
+
+/// What a client is told whose session failed after its execution was accepted.
+fn left_alone() -> Error {
+    Error::unavailable(
+        "a part of the service failed while it followed this execution, which goes on; its uuid tells its outcome",
+    )
 }
 
 /// What a client is told of a session that failed.

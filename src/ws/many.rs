@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actors::log::LogRing;
@@ -23,8 +22,9 @@ use super::socket::{Close, Request, Socket};
 use super::{Edge, frame};
 use crate::config::OnDisconnect;
 
-/// How many frames are written in one go.
+/// How many frames are written in one go, and about how many bytes of them.
 const BATCH: usize = 64;
+const BATCH_BYTES: usize = 64 * 1024;
 
 /// Serves it to its end.
 pub async fn serve(socket: &mut Socket, connection: Connection, edge: &Edge) -> Close {
@@ -121,9 +121,13 @@ impl Many {
                 self.logs.insert(uuid, (id.clone(), log.clone()));
             }
             texts.push(frame::one_of_many(id.as_deref(), uuid, &news));
+            if bytes > BATCH_BYTES {
+                socket.send_all(std::mem::take(&mut texts)).await?;
+                self.connection.backlog.taken(std::mem::take(&mut bytes));
+            }
         }
         socket.send_all(texts).await?;
-        self.connection.backlog.fetch_sub(bytes, Ordering::AcqRel);
+        self.connection.backlog.taken(bytes);
         Some(())
     }
 

@@ -312,6 +312,60 @@ async fn executions_are_listed_by_state_definition_and_time_page_by_page() {
     gate.open();
 }
 
+#[tokio::test]
+async fn the_end_of_a_log_is_kept() {
+    let service = Launch::new().executors(1).start().await;
+    let gate = Gate::new();
+    service.create(&tool("talks", gate.program("echo two >&2; printf 1"))).await;
+    let (socket, uuid) = accepted(&service, "talks", json!({}), json!({})).await;
+    gate.arrived(1).await;
+    let log = async |service: &Service| {
+        let (status, answer) = service.rest("GET", &format!("/execution/{uuid}/log"), "").await;
+        assert_eq!(status, 200, "{answer}");
+        answer["data"]["lines"].clone()
+    };
+    assert_eq!(log(&service).await, json!([]));
+    gate.open();
+    assert_eq!(socket.rest().await.last()["output"], json!(1));
+    assert_eq!(log(&service).await, json!(["two"]));
+    let (service, _) = killed(service).await;
+    assert_eq!(log(&service).await, json!(["two"]));
+    let unknown = format!("/execution/{}/log", uuid::Uuid::nil());
+    assert_eq!(service.rest("GET", &unknown, "").await.0, 404);
+}
+
+/// Every actor in turn; of registry and dispatcher no more than the root bears.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_actor_fails_nothing_is_lost_and_nothing_runs_twice() {
+    const ACTORS: [&str; 8] = [
+        "journal",
+        "dispatcher",
+        "pool:binary",
+        "executor:binary",
+        "registry",
+        "session",
+        "pools",
+        "sessions",
+    ];
+    let rounds = std::env::var("FAULTS").map_or(40, |rounds| rounds.parse().unwrap());
+    let service = Launch::new().executors(4).start().await;
+    let ledger = Ledger::new();
+    ledger.register(&service).await;
+    ledger.serve(&service);
+    let clients = ledger.clients(WIDTH);
+    let mut failed = 0;
+    for round in 0..rounds {
+        tokio::time::sleep(Duration::from_millis(320)).await;
+        // There may be no session at that moment.
+        failed += usize::from(service.panic(ACTORS[round % ACTORS.len()]).await.is_ok());
+    }
+    ledger.end(clients).await;
+    let account = ledger.account(&service).await;
+    println!("{failed} faults, {} uuids seen, {} told: {:?}", account.seen, account.told, account.states);
+    account.assert_good();
+    assert_eq!(service.stop().await.code(), Some(0));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whenever_the_service_is_killed_nothing_is_lost_and_nothing_runs_twice() {
     let kills = std::env::var("KILLS").map_or(KILLS, |kills| kills.parse().unwrap());

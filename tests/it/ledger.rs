@@ -133,6 +133,10 @@ impl Ledger {
             }
             if is_final(&frame) {
                 let mut all = self.seen.lock().unwrap();
+                // A session that failed tells so, and nothing of its execution's outcome.
+                if frame["code"] == "unavailable" {
+                    return Some(());
+                }
                 if let Some(seen) = uuid.as_ref().and_then(|uuid| all.get_mut(uuid)) {
                     seen.last = Some(frame);
                 }

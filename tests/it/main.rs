@@ -29,6 +29,7 @@ mod ledger;
 mod lifecycle;
 mod limits;
 mod load;
+mod many;
 mod metrics;
 mod power;
 mod python;

@@ -48,13 +48,13 @@ async fn rate<F: Future<Output = ()> + Send>(
     done.load(Ordering::Relaxed) as f64 / start.elapsed().as_secs_f64()
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }
 
 /// Prints pairs of rates, and the median of their ratios.
-fn report(what: &str, pairs: &[(f64, f64)]) {
+pub fn report(what: &str, pairs: &[(f64, f64)]) {
     let ratio = median(pairs.iter().map(|(floor, ours)| ours / floor).collect());
     println!("{what}: ratio {ratio:.2}");
     for (floor, ours) in pairs {
@@ -210,7 +210,7 @@ async fn python_runs_beside_a_bare_process_that_answers_lines() {
 }
 
 /// A component that answers `{}`.
-const NOOP: &str = r#"
+pub const NOOP: &str = r#"
 (component
   (core module $code
     (memory (export "memory") 1)

@@ -69,7 +69,16 @@ impl Socket {
         Some(serde_json::from_str(&text).expect(&text))
     }
 
-    async fn text(&mut self) -> Option<String> {
+    /// Writes several messages in one go.
+    pub async fn send_all(&mut self, texts: impl IntoIterator<Item = String>) {
+        for text in texts {
+            self.stream.feed(Message::text(text)).await.expect("an open connection");
+        }
+        self.stream.flush().await.expect("an open connection");
+    }
+
+    /// The next text frame as it came, or none when the connection is closed.
+    pub async fn text(&mut self) -> Option<String> {
         loop {
             match self.stream.next().await?.ok()? {
                 Message::Text(text) => return Some(text.as_str().to_owned()),

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
 
+use super::lane::Lane;
 use super::open::{Open, Phase};
 use super::queue::Entry;
 use super::{Attached, Caller, Cancelled, Notice, State, tell};
 use crate::error::{Code, Error};
-use crate::execution::{Job, Key, Outcome, Progress, Snapshot, now_ms};
+use crate::execution::{Client, Job, Key, Outcome, Progress, Snapshot, now_ms};
 use crate::executor;
 use crate::journal::{Accepted, Record};
 use crate::measures::{self, Stage};
@@ -113,17 +114,20 @@ impl State {
         let (runtime, bytes) = (job.runtime, job.input.text.len());
         let no_pool = || Error::unavailable(format!("the runtime {runtime} is not available"));
         let lane = self.lanes.get_mut(&runtime).ok_or_else(no_pool)?;
-        if self.queued_bytes + bytes > self.max_queued_bytes && !lane.queue.is_empty() {
-            let message = "the inputs that wait are too large together; try again later";
-            return Err(Error::new(Code::Overloaded, message));
-        }
-        let full = |_| {
-            Error::new(
-                Code::Overloaded,
-                format!("the queue of the runtime {runtime} is full; try again later"),
-            )
+        let overloaded = |lane: &Lane, message: String| {
+            Err(Error::new(Code::Overloaded, message).after(lane.comes_free_in()))
         };
-        lane.queue.push(entry(job)).map_err(full)?;
+        if self.queued_bytes + bytes > self.max_queued_bytes && !lane.queue.is_empty() {
+            return overloaded(lane, "the inputs that wait are too large together; try again later".into());
+        }
+        let max = self.max_per_client;
+        if self.of_clients.get(&job.client).is_some_and(|open| *open >= max) {
+            return overloaded(lane, format!("this client has {max} executions open; try again later"));
+        }
+        if lane.queue.push(entry(job)).is_err() {
+            return overloaded(lane, format!("the queue of the runtime {runtime} is full; try again later"));
+        }
+        self.count_open(job.client);
         self.queued_bytes += bytes;
         Ok(())
     }
@@ -144,9 +148,25 @@ impl State {
         }
     }
 
+    /// One more execution of this client is open.
+    pub(super) fn count_open(&mut self, client: Client) {
+        *self.of_clients.entry(client).or_default() += 1;
+    }
+
+    /// One fewer is.
+    pub(super) fn count_closed(&mut self, client: Client) {
+        if let Some(open) = self.of_clients.get_mut(&client) {
+            *open -= 1;
+            if *open == 0 {
+                self.of_clients.remove(&client);
+            }
+        }
+    }
+
     /// Whether it is on record that this one was accepted is unknown: it never runs.
     pub(super) fn not_accepted(&mut self, uuid: Uuid) {
         let Some(open) = self.open.remove(&uuid) else { return };
+        self.count_closed(open.job.client);
         if let Some(key) = open.job.key() {
             self.keys.remove(&key);
         }
@@ -168,7 +188,13 @@ impl State {
         // Should it be on record after all, then so is its end.
         let outcome = outcome.unwrap_or_else(|| {
             let outcome = Outcome::interrupted("the execution could not be recorded when it was submitted");
-            Arc::new(crate::execution::Ended { outcome, started_ms: None, ended_ms: now_ms(), attempts: 0 })
+            Arc::new(crate::execution::Ended {
+                outcome,
+                started_ms: None,
+                ended_ms: now_ms(),
+                attempts: 0,
+                log: None,
+            })
         });
         if let Some(records) = &mut self.records {
             records.append(Record::Ended(uuid, outcome));

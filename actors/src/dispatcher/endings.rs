@@ -78,7 +78,8 @@ impl State {
         report(&open.job, &outcome);
         self.definitions.ended(open.job.definition.kind, &open.job.definition.id, outcome.state);
         let (started_ms, attempts) = (open.started_ms, open.attempts);
-        let ended = Arc::new(Ended { outcome, started_ms, ended_ms: now_ms(), attempts });
+        let log = open.job.kept.text().map(Into::into);
+        let ended = Arc::new(Ended { outcome, started_ms, ended_ms: now_ms(), attempts, log });
         match &mut self.records {
             Some(records) => {
                 open.phase = Phase::Ending(ended.clone());
@@ -99,6 +100,10 @@ impl State {
         }
         let Some(mut open) = self.open.remove(&uuid) else { return };
         open.left(Stage::End);
+        self.count_closed(open.job.client);
+        if let Some(lane) = self.lanes.get_mut(&open.job.runtime) {
+            lane.count_end();
+        }
         let Phase::Ending(ended) = &open.phase else { return };
         open.tell(&Notice::Finished(uuid, ended.outcome.clone()));
         let key = open.job.key();

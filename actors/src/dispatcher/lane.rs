@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ractor::ActorId;
 
@@ -10,6 +10,9 @@ use super::queue::{DefinitionKey, Queue};
 use crate::execution::{Job, Runtime};
 use crate::executor;
 use crate::settings::PoolSettings;
+
+/// How much the last look counts in the rate at which executions end.
+const WEIGHT: f64 = 0.2;
 
 /// What waits for a runtime and who could run it.
 #[derive(Debug)]
@@ -23,6 +26,9 @@ pub struct Lane {
     idle: Vec<(executor::Ref, Instant)>,
     /// What each executor ran last.
     ran: HashMap<ActorId, DefinitionKey>,
+    /// How many executions ended since the last look, and how many end in a second of late.
+    ended: u32,
+    rate: f64,
     /// The pool was told that more executors would help, and has not sent one since.
     asked_to_grow: bool,
 }
@@ -36,8 +42,27 @@ impl Lane {
             keeps_warm: matches!(runtime, Runtime::Container | Runtime::Python | Runtime::Wasm),
             idle: Vec::new(),
             ran: HashMap::new(),
+            ended: 0,
+            rate: 0.0,
             asked_to_grow: false,
         }
+    }
+
+    /// An execution ended.
+    pub fn count_end(&mut self) {
+        self.ended += 1;
+    }
+
+    /// So much time passed since the last look at what ended.
+    pub fn look(&mut self, passed: Duration) {
+        let now = f64::from(std::mem::take(&mut self.ended)) / passed.as_secs_f64();
+        self.rate += (now - self.rate) * WEIGHT;
+    }
+
+    /// When about a tenth of what waits will have ended: then it is worth to come back.
+    pub fn comes_free_in(&self) -> Duration {
+        let seconds = self.queue.len() as f64 / 10.0 / self.rate.max(0.001);
+        Duration::from_secs_f64(seconds.clamp(0.1, 60.0))
     }
 
     /// Other bounds hold.

@@ -108,6 +108,14 @@ impl Records {
         kept.into_iter().for_each(|kept| kept.is_sent = is_sent);
     }
 
+    /// What a journal has and has not told of, in its order.
+    #[cfg(test)]
+    pub fn sent(&self) -> Vec<Receipt> {
+        let mut sent: Vec<_> = self.unwritten.iter().filter(|(_, kept)| kept.is_sent).collect();
+        sent.sort_by_key(|(_, kept)| kept.order);
+        sent.into_iter().map(|(receipt, _)| *receipt).collect()
+    }
+
     /// There is a new journal: what an older one had may be lost.
     pub fn replaced(&mut self, journal: journal::Ref) {
         self.journal = Some(journal);

@@ -10,6 +10,7 @@ use crate::effects::Panicked;
 use crate::error::{Error, Result};
 use crate::execution::{Input, Job, Outcome};
 use crate::journal::{self, OpenExecution, Recovered};
+use crate::log::Kept;
 
 /// How soon the journal is asked again when it could not answer.
 const AGAIN: Duration = Duration::from_millis(250);
@@ -69,6 +70,7 @@ impl State {
             client: execution.client,
             traceparent: execution.traceparent,
             log: None,
+            kept: Kept::default(),
         });
         let (uuid, attempts) = (job.uuid, execution.begun.attempts());
         let mut open = Open::new(job.clone(), execution.number, execution.accepted_ms);
@@ -80,6 +82,7 @@ impl State {
             self.keys.insert(key, uuid);
         }
         self.open.insert(uuid, open);
+        self.count_open(job.client);
         let lane = self.lanes.get_mut(&job.runtime);
         let problem = match (runtime, lane) {
             (Err(error), _) => {

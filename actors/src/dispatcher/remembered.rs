@@ -69,7 +69,7 @@ impl Remembered {
 
 fn weight(snapshot: &Snapshot) -> usize {
     let output = match &snapshot.progress {
-        Progress::Ended(ended) => ended.outcome.bytes(),
+        Progress::Ended(ended) => ended.bytes(),
         _ => 0,
     };
     snapshot.input.len() + snapshot.id.len() + output
@@ -83,7 +83,7 @@ mod tests {
 
     fn snapshot(number: u128, output: usize) -> Snapshot {
         let outcome = Outcome::succeeded("x".repeat(output));
-        let ended = Ended { outcome, started_ms: Some(1), ended_ms: 2, attempts: 1 };
+        let ended = Ended { outcome, started_ms: Some(1), ended_ms: 2, attempts: 1, log: None };
         let progress = Progress::Ended(Arc::new(ended));
         let (uuid, id, input) = (Uuid::from_u128(number), "t".to_owned(), "{}".into());
         Snapshot { uuid, kind: Kind::Tool, id, input, accepted_ms: 0, progress }

@@ -6,7 +6,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::Context;
 use crate::execution::Job;
-use crate::log::LogRing;
+use crate::log::{Kept, LogRing};
 
 /// How much of the end an outcome repeats.
 const TAIL: usize = 2_048;
@@ -15,6 +15,7 @@ const TAIL: usize = 2_048;
 #[derive(Debug)]
 pub struct Lines<'a> {
     ring: Option<&'a LogRing>,
+    kept: Option<&'a Kept>,
     line_bytes: usize,
     line: Vec<u8>,
     tail: VecDeque<u8>,
@@ -23,12 +24,12 @@ pub struct Lines<'a> {
 impl<'a> Lines<'a> {
     /// The log of this job; lines are split only where somebody listens.
     pub fn of(job: &'a Job, context: &Context) -> Self {
-        Self::new(job.log.as_deref(), context.limits.log_line_bytes)
+        Self { kept: Some(&job.kept), ..Self::new(job.log.as_deref(), context.limits.log_line_bytes) }
     }
 
     /// With this ring, and as much of a line.
     pub fn new(ring: Option<&'a LogRing>, line_bytes: usize) -> Self {
-        Self { ring, line_bytes, line: Vec::new(), tail: VecDeque::new() }
+        Self { ring, kept: None, line_bytes, line: Vec::new(), tail: VecDeque::new() }
     }
 
     /// Reads to the end.
@@ -47,6 +48,9 @@ impl<'a> Lines<'a> {
     /// Takes what was printed.
     pub fn write(&mut self, printed: &[u8]) {
         keep_tail(&mut self.tail, printed);
+        if let Some(kept) = self.kept {
+            kept.write(printed);
+        }
         if self.ring.is_none() {
             return;
         }

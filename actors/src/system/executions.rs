@@ -134,6 +134,22 @@ impl System {
         found.map(|snapshot| *snapshot).ok_or_else(unknown)
     }
 
+    /// The end of what an execution printed until now.
+    ///
+    /// # Errors
+    /// `not_found`; `unavailable`.
+    pub async fn execution_log(&self, uuid: Uuid) -> Result<String> {
+        let dispatcher = self.inner.names.dispatcher();
+        let log = |reply| dispatcher::Msg::Log { uuid, reply };
+        if let Some(log) = self.call::<dispatcher::Msg, _>(&dispatcher, log).await? {
+            return Ok(log);
+        }
+        Ok(match self.execution(uuid).await?.progress {
+            Progress::Ended(ended) => ended.log.as_deref().unwrap_or_default().to_owned(),
+            _ => String::new(),
+        })
+    }
+
     /// A page of executions, the newest first.
     ///
     /// # Errors

@@ -91,6 +91,7 @@ struct OutcomeRow {
     started_ms: Option<u64>,
     ended_ms: u64,
     attempts: u64,
+    log: Option<String>,
 }
 
 /// What a batch inserts.
@@ -477,6 +478,7 @@ impl OutcomeRow {
             started_ms: ended.started_ms,
             ended_ms: ended.ended_ms,
             attempts: u64::from(ended.attempts),
+            log: ended.log.as_deref().map(str::to_owned),
         }
     }
 
@@ -495,6 +497,7 @@ impl OutcomeRow {
             started_ms: self.started_ms,
             ended_ms: self.ended_ms,
             attempts: u32::try_from(self.attempts).unwrap_or(u32::MAX),
+            log: self.log.map(Into::into),
         })
     }
 }

@@ -71,6 +71,7 @@ impl Stand {
             client: Client(IpAddr::V4(Ipv4Addr::LOCALHOST)),
             traceparent: Some("00-trace".into()),
             log: Some(self.ring.clone()),
+            kept: crate::log::Kept::default(),
         }
     }
 

@@ -1,0 +1,63 @@
+//! How much waits for clients that have not read it yet.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// How many bytes of outcomes may wait for one client.
+const OWN: usize = 8 << 20;
+
+/// How many may wait for all of them together; then whoever has some waiting gets no more.
+const ALL: usize = 24 << 20;
+
+/// What waits for one client, beside what waits for all.
+#[derive(Debug)]
+pub struct Backlog {
+    own: AtomicUsize,
+    all: Arc<AtomicUsize>,
+}
+
+impl Backlog {
+    /// Nothing waits for this client yet.
+    pub fn new(all: Arc<AtomicUsize>) -> Self {
+        Self { own: AtomicUsize::new(0), all }
+    }
+
+    /// So much more waits. Whether the client may have it: one that has read all before always may.
+    pub fn add(&self, bytes: usize) -> bool {
+        let own = self.own.fetch_add(bytes, Ordering::AcqRel);
+        let all = self.all.fetch_add(bytes, Ordering::AcqRel);
+        own == 0 || (own + bytes <= OWN && all + bytes <= ALL)
+    }
+
+    /// So much was taken by the client.
+    pub fn taken(&self, bytes: usize) {
+        self.own.fetch_sub(bytes, Ordering::AcqRel);
+        self.all.fetch_sub(bytes, Ordering::AcqRel);
+    }
+}
+
+impl Drop for Backlog {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.own.load(Ordering::Acquire), Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_does_not_read_gets_no_more_and_others_do() {
+        let all = Arc::new(AtomicUsize::new(0));
+        let (slow, other) = (Backlog::new(all.clone()), Backlog::new(all.clone()));
+        assert!(slow.add(OWN * 2), "the first one always");
+        assert!(!slow.add(1));
+        assert!(other.add(1) && other.add(1));
+        other.taken(2);
+        drop(slow);
+        assert_eq!(all.load(Ordering::Acquire), 0);
+        let many: Vec<Backlog> = (0..4).map(|_| Backlog::new(all.clone())).collect();
+        assert!(many.iter().all(|one| one.add(ALL / 4)), "each its first");
+        assert!(!many[0].add(1), "together they have too much");
+    }
+}
