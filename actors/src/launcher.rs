@@ -34,6 +34,9 @@ pub use tree::parse as parse_stat;
 /// The subcommand under which the binary is a launcher.
 pub const SUBCOMMAND: &str = "launcher";
 
+/// How much less a program that is looked at gets of a busy processor, as setpriority(2) counts.
+const SESSION_NICE: &str = "10";
+
 /// How long what was killed may take to be gone before it is told that something is left.
 const ENDING: Duration = Duration::from_secs(5);
 
@@ -95,6 +98,8 @@ struct Program {
     /// Set once it was waited for.
     status: Option<WaitStatus>,
     watch: Option<Watch>,
+    /// Its session gets less of a busy processor than others.
+    is_yielding: bool,
     exceeded: Option<Exceeded>,
     /// The launcher's own count of what ended children used, when the program was started.
     cpu_before: Duration,
@@ -156,7 +161,14 @@ impl Launcher {
                 match spawn::start(&start, fds, &self.contained) {
                     Ok(pid) => {
                         let watch = start.limits.map(|limits| self.watch(limits));
-                        self.program = Some(Program { pid, status: None, watch, exceeded: None, cpu_before });
+                        self.program = Some(Program {
+                            pid,
+                            status: None,
+                            watch,
+                            is_yielding: false,
+                            exceeded: None,
+                            cpu_before,
+                        });
                         Ok(())
                     }
                     Err(error) => self.inbox.send(&Reply::Failed(error.desc().to_owned())),
@@ -173,6 +185,7 @@ impl Launcher {
                 if let Some(program) = &mut self.program {
                     program.watch = None;
                 }
+                self.yield_as_session(false);
                 Ok(())
             }
             Request::Sweep => self.sweep(),
@@ -276,6 +289,22 @@ impl Launcher {
         if program.exceeded.is_some() {
             // Again at each look, until the program is gone.
             self.contained.kill_all();
+        }
+        self.yield_as_session(true);
+    }
+
+    /// Where the kernel shares the processor among sessions, what counts beside another one is the niceness of the whole
+    /// session (sched(7), "The autogroup feature"); where it does not, there is no such file. A program that ends at once
+    /// is not worth it.
+    fn yield_as_session(&mut self, yields: bool) {
+        let Some(program) = self.program.as_mut().filter(|program| program.is_yielding != yields) else {
+            return;
+        };
+        program.is_yielding = yields;
+        if self.contained.sees_its_own() {
+            let nice = if yields { SESSION_NICE } else { "0" };
+            // One that is gone, or has left the session, is as it is.
+            let _ = std::fs::write(format!("/proc/{}/autogroup", program.pid), nice);
         }
     }
 }

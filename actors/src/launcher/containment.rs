@@ -84,6 +84,11 @@ impl Contained {
         matches!(self, Self::Namespace { has_own_proc: true })
     }
 
+    /// Whether /proc calls processes by the same numbers as this process does.
+    pub fn sees_its_own(&self) -> bool {
+        !matches!(self, Self::Namespace { has_own_proc: false })
+    }
+
     /// The user that programs run as, where it is not this process's own.
     pub fn uid(&self) -> Option<u32> {
         match self {

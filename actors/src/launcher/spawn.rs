@@ -24,7 +24,6 @@ const STACK_BYTES: usize = 64 * 1024;
 
 /// How much less programs get of a busy processor than the service and their launcher (setpriority(2)).
 const NICE: i32 = 10;
-const SESSION_NICE: &CStr = c"10";
 
 /// By how much the kernel's limits are above those that the watch keeps, so that who reaches one is seen to.
 const SLACK_FILES: u64 = 16;
@@ -139,7 +138,6 @@ fn execute(prepared: &Prepared) -> i32 {
             libc::setrlimit(*resource, limit);
         }
         libc::setpriority(libc::PRIO_PROCESS, 0, NICE);
-        yield_as_session();
         if failed(libc::chdir(prepared.folder.as_ptr())) {
             return errno();
         }
@@ -155,19 +153,6 @@ fn execute(prepared: &Prepared) -> i32 {
         libc::execve(prepared.program.as_ptr(), prepared.argv.as_ptr(), prepared.envp.as_ptr());
     }
     errno()
-}
-
-/// Where the kernel shares the processor among sessions, what counts beside another session is the niceness of the whole
-/// session (sched(7), "The autogroup feature"); where it does not, there is no such file.
-fn yield_as_session() {
-    // SAFETY: as in `execute`.
-    unsafe {
-        let file = libc::open(c"/proc/self/autogroup".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
-        if file >= 0 {
-            libc::write(file, SESSION_NICE.as_ptr().cast(), SESSION_NICE.count_bytes());
-            libc::close(file);
-        }
-    }
 }
 
 /// Writes the calling process into a control group.
