@@ -15,10 +15,10 @@ use uuid::Uuid;
 use crate::dispatcher;
 use crate::effects::{Effects, Panicked};
 use crate::error::{Error, Result};
-use crate::execution::{Ended, Job, Key};
+use crate::execution::{Ended, Job, Key, Page, PageRequest, Snapshot};
 use crate::measures;
 use crate::names::Names;
-use crate::registry::Lease;
+use crate::registry::{Lease, StoreError};
 
 mod recovery;
 mod retention;
@@ -46,11 +46,11 @@ pub enum Msg {
     /// Answer with what was accepted and has not ended, after all that was handed in before is written.
     Recover(RpcReplyPort<Result<Recovered>>),
     /// Answer with one execution as it is recorded.
-    Find { uuid: Uuid, reply: RpcReplyPort<Result<Option<Box<crate::execution::Snapshot>>>> },
+    Find { uuid: Uuid, reply: RpcReplyPort<Result<Option<Box<Snapshot>>>> },
     /// Answer with the execution that is recorded under an idempotency key.
-    FindKey { key: Key, reply: RpcReplyPort<Result<Option<Box<crate::execution::Snapshot>>>> },
+    FindKey { key: Key, reply: RpcReplyPort<Result<Option<Box<Snapshot>>>> },
     /// Answer with recorded executions, the newest first.
-    List { page: crate::execution::PageRequest, reply: RpcReplyPort<Result<crate::execution::Page>> },
+    List { page: PageRequest, reply: RpcReplyPort<Result<Page>> },
     /// Time to forget what is too old.
     Sweep,
     /// It was tried.
@@ -173,9 +173,15 @@ impl Actor for JournalActor {
             Msg::Append { records, dispatcher } => state.append(records, &dispatcher),
             Msg::Written(result) => state.written(result),
             Msg::Recover(reply) => state.recover(reply),
-            Msg::Find { uuid, reply } => state.find(uuid, reply),
-            Msg::FindKey { key, reply } => state.find_key(key, reply),
-            Msg::List { page, reply } => state.list(page, reply),
+            Msg::Find { uuid, reply } => {
+                state.answer(reply, move |lease| async move { lease.execution(uuid).await });
+            }
+            Msg::FindKey { key, reply } => {
+                state.answer(reply, move |lease| async move { lease.execution_of(&key).await });
+            }
+            Msg::List { page, reply } => {
+                state.answer(reply, move |lease| async move { recovery::list(&lease, &page).await });
+            }
             Msg::Sweep => state.sweep(),
             Msg::Swept => state.arm(),
             Msg::Settled => {}
@@ -285,40 +291,18 @@ impl State {
             return;
         }
         for reply in std::mem::take(&mut self.recoveries) {
-            let lease = self.args.lease.clone();
-            self.effects.run(async move { recovery::read(&lease).await }, move |result| {
-                drop(reply.send(result.unwrap_or_else(|Panicked| Err(broken()))));
-                Msg::Settled
-            });
+            self.answer(reply, |lease| async move { lease.open_executions().await });
         }
     }
 
-    fn find(&mut self, uuid: Uuid, reply: RpcReplyPort<Result<Option<Box<crate::execution::Snapshot>>>>) {
-        let lease = self.args.lease.clone();
-        let find = async move { lease.execution(uuid).await.map_err(|error| unreadable(&error)) };
-        self.effects.run(find, move |result| {
-            drop(reply.send(result.unwrap_or_else(|Panicked| Err(broken()))));
-            Msg::Settled
-        });
-    }
-
-    fn find_key(&mut self, key: Key, reply: RpcReplyPort<Result<Option<Box<crate::execution::Snapshot>>>>) {
-        let lease = self.args.lease.clone();
-        let find = async move { lease.execution_of(&key).await.map_err(|error| unreadable(&error)) };
-        self.effects.run(find, move |result| {
-            drop(reply.send(result.unwrap_or_else(|Panicked| Err(broken()))));
-            Msg::Settled
-        });
-    }
-
-    fn list(
-        &mut self,
-        page: crate::execution::PageRequest,
-        reply: RpcReplyPort<Result<crate::execution::Page>>,
-    ) {
-        let lease = self.args.lease.clone();
-        let list = async move { recovery::list(&lease, &page).await };
-        self.effects.run(list, move |result| {
+    /// Answers with what the store has; the store's own words are for the log.
+    fn answer<T: Send + 'static, F>(&mut self, reply: RpcReplyPort<Result<T>>, read: impl FnOnce(Lease) -> F)
+    where
+        F: Future<Output = std::result::Result<T, StoreError>> + Send + 'static,
+    {
+        let read = read(self.args.lease.clone());
+        let read = async move { read.await.map_err(|error| unreadable(&error)) };
+        self.effects.run(read, move |result| {
             drop(reply.send(result.unwrap_or_else(|Panicked| Err(broken()))));
             Msg::Settled
         });
@@ -349,7 +333,7 @@ fn broken() -> Error {
 }
 
 /// What a caller is told of a store that erred; the details are for the log.
-fn unreadable(error: &crate::registry::StoreError) -> Error {
+fn unreadable(error: &StoreError) -> Error {
     tracing::error!(%error, "the journal cannot be read");
     Error::unavailable("the journal cannot be read at the moment")
 }

@@ -79,13 +79,14 @@ pub fn refused(code: Code) {
 
 /// Which definitions have rows of their own.
 #[derive(Debug, Default)]
-pub struct Definitions(HashSet<(Kind, String)>);
+pub struct Definitions([HashSet<String>; 2]);
 
 impl Definitions {
     /// An execution of this one ended.
     pub fn ended(&mut self, kind: Kind, id: &str, state: State) {
-        let is_known = self.0.contains(&(kind, id.to_owned()))
-            || (self.0.len() < DEFINITIONS && self.0.insert((kind, id.to_owned())));
+        let has_room = self.0.iter().map(HashSet::len).sum::<usize>() < DEFINITIONS;
+        let known = &mut self.0[kind as usize];
+        let is_known = known.contains(id) || (has_room && known.insert(id.to_owned()));
         let id = if is_known { id.to_owned() } else { "other".to_owned() };
         counter!("executions_ended_total", "kind" => kind.name(), "id" => id, "state" => state.name())
             .increment(1);

@@ -113,10 +113,7 @@ async fn follow(socket: &mut Socket, mut connection: Connection, edge: &Edge) ->
                 Some(Ok(Message::Close(_))) => return socket.answer_close().await,
                 Some(Ok(Message::Text(text))) if frame::is_cancel(&text, accepted) => leaving.cancel(),
                 Some(Ok(_)) => {}
-                Some(Err(error)) => return match socket.unreadable(&error, edge.config.message_bytes) {
-                    Request::Refused(error, code) => socket.refuse(&error).await.map(|_| code),
-                    _ => None,
-                },
+                Some(Err(error)) => return socket.refuse_unreadable(&error, edge.config.message_bytes).await,
                 None => return None,
             },
             _ = ping.tick() => {

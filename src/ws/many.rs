@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use uuid::Uuid;
 
 use super::connection::lost;
-use super::socket::{Close, Request, Socket};
+use super::socket::{Close, Socket};
 use super::{Edge, frame};
 use crate::config::OnDisconnect;
 
@@ -89,10 +89,7 @@ impl Many {
                     Some(Ok(Message::Binary(_))) => return Some(CloseCode::Unsupported),
                     Some(Ok(Message::Close(_))) => return socket.answer_close().await,
                     Some(Ok(_)) => {}
-                    Some(Err(error)) => return match socket.unreadable(&error, edge.config.message_bytes) {
-                        Request::Refused(error, code) => socket.refuse(&error).await.map(|_| code),
-                        _ => None,
-                    },
+                    Some(Err(error)) => return socket.refuse_unreadable(&error, edge.config.message_bytes).await,
                     None => return None,
                 },
                 _ = ping.tick() => {

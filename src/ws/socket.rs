@@ -86,7 +86,7 @@ impl Socket {
         }
     }
 
-    pub fn unreadable(&mut self, error: &WsError, max_bytes: usize) -> Request {
+    fn unreadable(&mut self, error: &WsError, max_bytes: usize) -> Request {
         self.is_broken = true;
         match error {
             WsError::Capacity(_) => {
@@ -149,6 +149,14 @@ impl Socket {
         // A client that is gone needs no answer.
         let _ = timeout(CLOSE, rest).await;
         None
+    }
+
+    /// Tells why a message could not be read, where the client is still there.
+    pub async fn refuse_unreadable(&mut self, error: &WsError, max_bytes: usize) -> Close {
+        match self.unreadable(error, max_bytes) {
+            Request::Refused(error, code) => self.refuse(&error).await.map(|_| code),
+            _ => None,
+        }
     }
 
     /// Writes an error frame.

@@ -192,13 +192,6 @@ async fn ready_again_with_100_000_outcomes_and_10_000_queued() {
     gate.open();
 }
 
-/// Resident memory in KiB.
-fn resident(service: &Service) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", service.pid())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
-}
-
 /// The time that 99 of 100 harmless requests stay below.
 async fn p99(service: &Service) -> Duration {
     let mut took = Vec::new();
@@ -224,7 +217,7 @@ async fn clients_that_never_read_are_dropped_and_hurt_nobody() {
     for _ in 0..CLIENTS {
         sockets.push(service.socket("/session").await);
     }
-    let before = resident(&service);
+    let before = service.resident_kib();
     let start = Instant::now();
     for socket in &mut sockets {
         socket.send_all((0..20).map(|_| text.clone())).await;
@@ -232,13 +225,13 @@ async fn clients_that_never_read_are_dropped_and_hurt_nobody() {
     let (mut most, mut worst) = (before, Duration::ZERO);
     loop {
         let sessions = service.rest("GET", "/system", "").await.1["data"]["tree"]["sessions"].as_u64();
-        most = most.max(resident(&service));
+        most = most.max(service.resident_kib());
         worst = worst.max(p99(&service).await);
         let left = sessions.unwrap_or(u64::MAX);
         println!(
             "{:>5.1?}: {left} sessions, {} KiB more",
             start.elapsed(),
-            resident(&service).saturating_sub(before)
+            service.resident_kib().saturating_sub(before)
         );
         if left == 0 {
             break;

@@ -44,11 +44,8 @@ async fn run(service: &Service, done: &Arc<AtomicUsize>, until: usize) {
 
 /// Resident memory in KiB, and open descriptors.
 fn held(service: &Service) -> (u64, usize) {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", service.pid())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    let resident = line.trim().trim_end_matches(" kB").parse().unwrap();
     let descriptors = std::fs::read_dir(format!("/proc/{}/fd", service.pid())).unwrap().count();
-    (resident, descriptors)
+    (service.resident_kib(), descriptors)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

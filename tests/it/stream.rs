@@ -15,9 +15,7 @@ const LINES: u64 = 200_000;
 
 /// The memory that the service holds, in MiB.
 fn resident_mib(service: &Service) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", service.pid())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1_024
+    service.resident_kib() / 1_024
 }
 
 /// A program that prints many lines, marks that it has, and gives 1.

@@ -10,7 +10,7 @@ use super::open::{Open, Phase};
 use super::queue::Entry;
 use super::{Attached, Caller, Cancelled, Notice, State, tell};
 use crate::error::{Code, Error};
-use crate::execution::{Client, Job, Key, Outcome, Progress, Snapshot, now_ms};
+use crate::execution::{Client, Ended, Job, Key, Outcome, Progress, Runtime, Snapshot, now_ms};
 use crate::executor;
 use crate::journal::{Accepted, Record};
 use crate::measures::{self, Stage};
@@ -153,23 +153,25 @@ impl State {
         *self.of_clients.entry(client).or_default() += 1;
     }
 
-    /// One fewer is.
-    pub(super) fn count_closed(&mut self, client: Client) {
-        if let Some(open) = self.of_clients.get_mut(&client) {
-            *open -= 1;
-            if *open == 0 {
-                self.of_clients.remove(&client);
+    /// Takes out an execution that is open no more, with all by which it was known: its key.
+    pub(super) fn close(&mut self, uuid: Uuid) -> Option<(Open, Option<Key>)> {
+        let open = self.open.remove(&uuid)?;
+        if let Some(of_client) = self.of_clients.get_mut(&open.job.client) {
+            *of_client -= 1;
+            if *of_client == 0 {
+                self.of_clients.remove(&open.job.client);
             }
         }
+        let key = open.job.key();
+        if let Some(key) = &key {
+            self.keys.remove(key);
+        }
+        Some((open, key))
     }
 
     /// Whether it is on record that this one was accepted is unknown: it never runs.
     pub(super) fn not_accepted(&mut self, uuid: Uuid) {
-        let Some(open) = self.open.remove(&uuid) else { return };
-        self.count_closed(open.job.client);
-        if let Some(key) = open.job.key() {
-            self.keys.remove(&key);
-        }
+        let Some((open, _)) = self.close(uuid) else { return };
         let unknown =
             Error::unavailable("the execution could not be recorded, and does not run; try again later");
         open.tell(&Notice::Refused(uuid, unknown));
@@ -188,13 +190,7 @@ impl State {
         // Should it be on record after all, then so is its end.
         let outcome = outcome.unwrap_or_else(|| {
             let outcome = Outcome::interrupted("the execution could not be recorded when it was submitted");
-            Arc::new(crate::execution::Ended {
-                outcome,
-                started_ms: None,
-                ended_ms: now_ms(),
-                attempts: 0,
-                log: None,
-            })
+            Arc::new(Ended { outcome, started_ms: None, ended_ms: now_ms(), attempts: 0, log: None })
         });
         if let Some(records) = &mut self.records {
             records.append(Record::Ended(uuid, outcome));
@@ -241,7 +237,7 @@ impl State {
         Cancelled::Asked
     }
 
-    pub(super) fn take_waiting(&mut self, runtime: crate::execution::Runtime, uuid: Uuid) {
+    pub(super) fn take_waiting(&mut self, runtime: Runtime, uuid: Uuid) {
         let lane = self.lanes.get_mut(&runtime);
         if let Some(entry) = lane.and_then(|lane| lane.queue.remove(|job| job.uuid == uuid)) {
             self.queued_bytes = self.queued_bytes.saturating_sub(entry.item.input.text.len());
@@ -249,12 +245,7 @@ impl State {
     }
 
     /// An executor that was to begin an execution has nothing to do after all.
-    fn give_back(
-        &mut self,
-        runtime: crate::execution::Runtime,
-        entry: &Entry<Arc<Job>>,
-        executor: executor::Ref,
-    ) {
+    fn give_back(&mut self, runtime: Runtime, entry: &Entry<Arc<Job>>, executor: executor::Ref) {
         self.by_executor.remove(&executor.get_id());
         if let Some(lane) = self.lanes.get_mut(&runtime) {
             lane.queue.release(&entry.definition);

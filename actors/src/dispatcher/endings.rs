@@ -98,18 +98,13 @@ impl State {
         if !self.open.get(&uuid).is_some_and(is_ending) {
             return;
         }
-        let Some(mut open) = self.open.remove(&uuid) else { return };
+        let Some((mut open, key)) = self.close(uuid) else { return };
         open.left(Stage::End);
-        self.count_closed(open.job.client);
         if let Some(lane) = self.lanes.get_mut(&open.job.runtime) {
             lane.count_end();
         }
         let Phase::Ending(ended) = &open.phase else { return };
         open.tell(&Notice::Finished(uuid, ended.outcome.clone()));
-        let key = open.job.key();
-        if let Some(key) = &key {
-            self.keys.remove(key);
-        }
         self.remembered.insert(open.ended(ended.clone()), key);
     }
 

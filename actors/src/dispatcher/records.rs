@@ -87,11 +87,10 @@ impl Records {
     }
 
     fn send_one(&mut self, receipt: Receipt) {
-        let (Some(journal), Some(kept)) = (&self.journal, self.unwritten.get_mut(&receipt)) else { return };
-        let records = vec![kept.record.clone()];
-        // A journal that is gone has a successor, which gets all that is not written.
-        kept.is_sent =
-            journal.cast(journal::Msg::Append { records, dispatcher: self.dispatcher.clone() }).is_ok();
+        let Some(journal) = &self.journal else { return };
+        if let Some(kept) = self.unwritten.get_mut(&receipt) {
+            hand_in(journal, &self.dispatcher, &mut [kept]);
+        }
     }
 
     /// Hands in all that no journal has, in the order in which it came.
@@ -99,13 +98,9 @@ impl Records {
         let Some(journal) = &self.journal else { return };
         let mut kept: Vec<&mut Kept> = self.unwritten.values_mut().filter(|kept| !kept.is_sent).collect();
         kept.sort_by_key(|kept| kept.order);
-        let records: Vec<Record> = kept.iter().map(|kept| kept.record.clone()).collect();
-        if records.is_empty() {
-            return;
+        if !kept.is_empty() {
+            hand_in(journal, &self.dispatcher, &mut kept);
         }
-        let is_sent =
-            journal.cast(journal::Msg::Append { records, dispatcher: self.dispatcher.clone() }).is_ok();
-        kept.into_iter().for_each(|kept| kept.is_sent = is_sent);
     }
 
     /// What a journal has and has not told of, in its order.
@@ -171,6 +166,13 @@ impl Records {
         }
         self.send_all();
     }
+}
+
+/// A journal that is gone has a successor, which gets all that is not written.
+fn hand_in(journal: &journal::Ref, dispatcher: &Ref, kept: &mut [&mut Kept]) {
+    let records = kept.iter().map(|kept| kept.record.clone()).collect();
+    let is_sent = journal.cast(journal::Msg::Append { records, dispatcher: dispatcher.clone() }).is_ok();
+    kept.iter_mut().for_each(|kept| kept.is_sent = is_sent);
 }
 
 /// The lowest uuid of a time in milliseconds since the epoch.

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::compiled::Compiled;
-use crate::error::Result;
 use crate::execution::{Client, Options, Page, PageRequest, Progress};
-use crate::registry::Lease;
+use crate::registry::{Lease, StoreError};
 
 /// How many records are looked at for one page.
 const LOOKED_AT: usize = 10_000;
@@ -68,16 +67,11 @@ impl Interrupted {
     }
 }
 
-/// Reads what is open.
-pub async fn read(lease: &Lease) -> Result<Recovered> {
-    lease.open_executions().await.map_err(|error| super::unreadable(&error))
-}
-
 /// A page of recorded executions, the newest first. A page ends early, with a `next`, when many were looked at.
-pub async fn list(lease: &Lease, request: &PageRequest) -> Result<Page> {
+pub async fn list(lease: &Lease, request: &PageRequest) -> Result<Page, StoreError> {
     let (mut page, mut before, mut looked_at) = (Page::default(), request.before, 0);
     loop {
-        let batch = lease.executions(before, BATCH).await.map_err(|error| super::unreadable(&error))?;
+        let batch = lease.executions(before, BATCH).await?;
         let is_last = (batch.len() as u64) < BATCH;
         for snapshot in batch {
             if page.items.len() == request.limit || looked_at == LOOKED_AT {
