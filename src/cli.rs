@@ -2,10 +2,12 @@
 //! `main` (`serve`, `check-config`) and in [`crate::client`] (all others).
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use actors::definition::Kind;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
+use uuid::Uuid;
 
 const SERVICE_URL: &str = "http://127.0.0.1:8000";
 const WEBSOCKET_URL: &str = "ws://127.0.0.1:8765";
@@ -17,6 +19,7 @@ Examples:
   org-executor tool list --tag math                        find tools
   org-executor run tool binary-increment-tool '{\"value\":5}'
   org-executor run function weather_lookup:v1.0.0-stable '{\"city\":\"Delhi\"}'
+  org-executor execution list --state running              see what runs
 
 Exit codes of the client commands:
   0    done
@@ -41,6 +44,17 @@ Examples (the same for `tool` and `function`):
   org-executor tool rm binary-increment-tool
   org-executor tool register binary-increment-tool";
 
+const EXECUTION_EXAMPLES: &str = "\
+An execution is known by its uuid, which it gets when it is accepted; `list` shows it.
+
+Examples:
+  org-executor execution list --state failed --since 1h
+  org-executor execution list --tool binary-increment-tool --limit 100
+  org-executor execution get 01a2058f-4d50-7178-ba6e-f4ea780dfaa8
+  org-executor --json execution get 01a2058f-4d50-7178-ba6e-f4ea780dfaa8
+  org-executor execution log 01a2058f-4d50-7178-ba6e-f4ea780dfaa8
+  org-executor execution cancel 01a2058f-4d50-7178-ba6e-f4ea780dfaa8";
+
 const IMPORT_EXAMPLES: &str = "\
 A file holds one definition or an array of them; what has a `tool_id` is a tool, what has a
 `function_id` is a function. A definition that exists already is left as it is.
@@ -48,6 +62,10 @@ A file holds one definition or an array of them; what has a `tool_id` is a tool,
 Examples:
   org-executor import config/catalog
   org-executor import weather.json --url http://10.0.0.5:8000";
+
+/// The states of an execution, as the service names them.
+const STATES: [&str; 7] =
+    ["queued", "running", "succeeded", "failed", "timed_out", "cancelled", "interrupted"];
 
 /// Registers, finds and runs an organisation's tools and functions.
 #[derive(Debug, Parser)]
@@ -114,6 +132,9 @@ pub enum ClientCommand {
     /// Find and change functions
     #[command(after_help = DEFINITION_EXAMPLES)]
     Function(DefinitionArgs),
+    /// Find, read and cancel executions
+    #[command(after_help = EXECUTION_EXAMPLES)]
+    Execution(ExecutionArgs),
     /// Register the definitions in a file, or in all *.json of a folder
     #[command(after_help = IMPORT_EXAMPLES)]
     Import(ImportArgs),
@@ -213,6 +234,95 @@ pub struct ListArgs {
     pub limit: Option<u64>,
 }
 
+/// Options of `execution`.
+#[derive(Args, Debug)]
+pub struct ExecutionArgs {
+    #[command(subcommand)]
+    pub command: ExecutionCommand,
+    #[command(flatten)]
+    pub service: ServiceArgs,
+}
+
+/// What can be done with executions.
+#[derive(Debug, Subcommand)]
+pub enum ExecutionCommand {
+    /// List executions, the newest first
+    List(ExecutionListArgs),
+    /// Show an execution: its state, its times, its input, its output or error
+    Get {
+        /// Its uuid
+        uuid: Uuid,
+    },
+    /// Print the end of what an execution printed, also while it runs
+    Log {
+        /// Its uuid
+        uuid: Uuid,
+    },
+    /// End an execution that waits or runs
+    Cancel {
+        /// Its uuid
+        uuid: Uuid,
+    },
+}
+
+/// Options of `execution list`.
+#[derive(Args, Debug)]
+pub struct ExecutionListArgs {
+    /// Only those in this state
+    #[arg(long, value_name = "STATE", value_parser = STATES)]
+    pub state: Option<String>,
+    /// Only those of the tool with exactly this id
+    #[arg(long, value_name = "ID", conflicts_with = "function")]
+    pub tool: Option<String>,
+    /// Only those of the function with exactly this id
+    #[arg(long, value_name = "ID")]
+    pub function: Option<String>,
+    /// Only those accepted then or later: a time ago (90s, 15m, 2h, 7d), or milliseconds since the epoch
+    #[arg(long, value_name = "WHEN")]
+    pub since: Option<Moment>,
+    /// Only those accepted before then, written as for --since
+    #[arg(long, value_name = "WHEN")]
+    pub until: Option<Moment>,
+    /// At most so many
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
+    pub limit: u64,
+}
+
+/// A moment, as it is typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// So many milliseconds since the epoch.
+    At(u64),
+    /// So many milliseconds ago.
+    Ago(u64),
+}
+
+impl Moment {
+    /// In milliseconds since the epoch.
+    pub fn ms(self, now_ms: u64) -> u64 {
+        match self {
+            Self::At(ms) => ms,
+            Self::Ago(ms) => now_ms.saturating_sub(ms),
+        }
+    }
+}
+
+impl FromStr for Moment {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let units = [('s', 1_000), ('m', 60_000), ('h', 3_600_000), ('d', 86_400_000), ('w', 604_800_000)];
+        let ago = units.into_iter().find_map(|(unit, ms)| Some((text.strip_suffix(unit)?, ms)));
+        let moment = match ago {
+            Some((number, ms)) => {
+                number.parse().ok().and_then(|number: u64| number.checked_mul(ms)).map(Self::Ago)
+            }
+            None => text.parse().ok().map(Self::At),
+        };
+        moment.ok_or("neither a time ago, such as 90s, 15m, 2h or 7d, nor milliseconds since the epoch")
+    }
+}
+
 /// Options of `import`.
 #[derive(Args, Debug)]
 pub struct ImportArgs {
@@ -234,6 +344,7 @@ fn or_environment(given: Option<&String>, variable: &str, default: &str) -> Stri
 
 #[cfg(test)]
 mod tests {
+    use actors::execution::Phase;
     use clap::CommandFactory;
 
     use super::*;
@@ -272,5 +383,69 @@ mod tests {
             };
             assert_eq!(args.service.base(), "http://h:1");
         }
+    }
+
+    #[test]
+    fn an_execution_is_named_by_a_uuid_and_nothing_else() {
+        const UUID: &str = "01a2058f-4d50-7178-ba6e-f4ea780dfaa8";
+        let Command::Client(ClientCommand::Execution(args)) = parse(&format!("execution get {UUID}")) else {
+            panic!("not execution");
+        };
+        assert!(matches!(args.command, ExecutionCommand::Get { uuid } if uuid.to_string() == UUID));
+        for verb in ["get", "log", "cancel"] {
+            assert!(Cli::try_parse_from(["org-executor", "execution", verb, UUID]).is_ok(), "{verb}");
+            for wrong in ["", "x", "..", "01a2058f-4d50"] {
+                assert!(
+                    Cli::try_parse_from(["org-executor", "execution", verb, wrong]).is_err(),
+                    "{verb} {wrong}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn executions_are_listed_by_what_the_service_can_filter() {
+        let line = "execution list --state timed_out --tool t --since 15m --until 1700000000000";
+        let Command::Client(ClientCommand::Execution(ExecutionArgs {
+            command: ExecutionCommand::List(list),
+            ..
+        })) = parse(line)
+        else {
+            panic!("not execution list");
+        };
+        assert_eq!((list.state.as_deref(), list.tool.as_deref()), (Some("timed_out"), Some("t")));
+        assert_eq!(
+            (list.since, list.until),
+            (Some(Moment::Ago(900_000)), Some(Moment::At(1_700_000_000_000)))
+        );
+        assert_eq!(list.limit, 20);
+        for wrong in ["--state done", "--tool t --function f", "--since soon", "--limit 0"] {
+            let words = "org-executor execution list".split(' ').chain(wrong.split(' '));
+            assert!(Cli::try_parse_from(words).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_states_are_those_of_the_engine() {
+        for state in STATES {
+            assert_eq!(Phase::named(state).map(Phase::name), Some(state));
+        }
+    }
+
+    #[test]
+    fn a_moment_is_a_time_ago_or_one_since_the_epoch() {
+        for (text, moment) in [
+            ("0", Moment::At(0)),
+            ("90s", Moment::Ago(90_000)),
+            ("2h", Moment::Ago(7_200_000)),
+            ("7d", Moment::Ago(604_800_000)),
+            ("1w", Moment::Ago(604_800_000)),
+        ] {
+            assert_eq!(text.parse::<Moment>(), Ok(moment), "{text}");
+        }
+        for wrong in ["", "s", "-1", "1.5h", "2 h", "3y", "18446744073709551615w"] {
+            assert!(wrong.parse::<Moment>().is_err(), "{wrong}");
+        }
+        assert_eq!((Moment::Ago(5).ms(7), Moment::Ago(9).ms(7), Moment::At(9).ms(7)), (2, 0, 9));
     }
 }

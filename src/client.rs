@@ -5,12 +5,15 @@
 
 mod definitions;
 mod execute;
+mod executions;
 mod frame;
 mod import;
 mod json;
+mod pages;
 mod service;
 mod spinner;
 mod table;
+mod time;
 
 use std::error::Error;
 use std::fmt::Display;
@@ -32,6 +35,7 @@ pub async fn run(command: ClientCommand, json: bool) -> ExitCode {
         ClientCommand::Run(args) => execute::run(&args, json).await,
         ClientCommand::Tool(args) => definitions::run(Kind::Tool, args, json).await,
         ClientCommand::Function(args) => definitions::run(Kind::Function, args, json).await,
+        ClientCommand::Execution(args) => executions::run(args, json).await,
         ClientCommand::Import(args) => import::folder(&args, json).await,
     };
     match result {
@@ -139,6 +143,14 @@ fn print(text: &str) -> Result<(), Failure> {
         }
         _ => Ok(()),
     }
+}
+
+/// Prints what a call has done, or `otherwise` where the service does not say.
+fn done(answer: &service::Answer, otherwise: &str, json: bool) -> Result<(), Failure> {
+    if json {
+        return print(&json::compact(answer.data()));
+    }
+    print(&table::plain(answer.message().as_deref().unwrap_or(otherwise)))
 }
 
 /// Says something to the person in front of it. There is nobody to tell when that fails.

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use actors::definition::Kind;
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::Result;
 use reqwest::Method;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::service::{Answer, Service, definition_path, encode};
-use super::table::{self, Row};
-use super::{Failure, import, json, note, print};
+use super::pages::List;
+use super::service::{Service, definition_path};
+use super::{Failure, done, import, json, print, table};
 use crate::cli::{DefinitionArgs, DefinitionCommand, ListArgs};
 
 /// What is asked for at a time; the API's own default.
@@ -41,72 +41,20 @@ pub async fn run(kind: Kind, args: DefinitionArgs, json: bool) -> Result<(), Fai
     }
 }
 
-fn done(answer: &Answer, otherwise: &str, json: bool) -> Result<(), Failure> {
-    if json {
-        return print(&json::compact(answer.data()));
-    }
-    print(&table::plain(answer.message().as_deref().unwrap_or(otherwise)))
-}
-
 async fn list(service: &Service, kind: Kind, args: &ListArgs, json: bool) -> Result<(), Failure> {
     let filter = args.filter.as_deref().map(|text| json::argument("filter", text)).transpose()?;
-    let filter = query(kind, &args.tags, filter.as_deref());
-    let (found, more) = collect(service, kind, &filter, args.limit).await?;
-    if json {
-        let texts: Vec<String> = found.iter().map(|text| json::compact(text.get())).collect();
-        return print(&format!("[{}]", texts.join(",")));
-    }
-    let rows: Vec<Row> = found.iter().map(|text| row(kind, text.get())).collect();
-    match rows.as_slice() {
-        [] => note(format_args!("no {} found", kind.name())),
-        rows => print(&table::draw(rows, table::terminal_width()))?,
-    }
-    if more {
-        note("there are more: raise --limit to see them");
-    }
-    Ok(())
-}
-
-/// Follows the pages until there are none or `limit` is reached; tells whether there are more.
-async fn collect(
-    service: &Service,
-    kind: Kind,
-    filter: &str,
-    limit: Option<u64>,
-) -> Result<(Vec<Box<RawValue>>, bool), Failure> {
-    let mut found: Vec<Box<RawValue>> = Vec::new();
-    let mut cursor: Option<String> = None;
-    loop {
-        let left = limit.map_or(PAGE, |limit| limit.saturating_sub(found.len() as u64));
-        if left == 0 {
-            return Ok((found, cursor.is_some()));
-        }
-        let mut path = format!("/{}s?limit={}", kind.name(), left.min(PAGE));
-        if let Some(cursor) = &cursor {
-            path.push_str(&format!("&cursor={}", encode(cursor)));
-        }
-        let answer = service.call(Method::POST, &path, Some(filter.to_owned())).await?;
-        found.extend(page(&answer)?);
-        if answer.next.is_some() && answer.next == cursor {
-            return Err(anyhow!("the service gave the same page twice").into());
-        }
-        match answer.next {
-            Some(next) => cursor = Some(next),
-            None => break,
-        }
-    }
-    // A service that gives more than it was asked for is cut here.
-    let most = limit.map_or(usize::MAX, |limit| limit.try_into().unwrap_or(usize::MAX));
-    let more = found.len() > most;
-    found.truncate(most);
-    Ok((found, more))
-}
-
-fn page(answer: &Answer) -> Result<Vec<Box<RawValue>>> {
-    let Some(data) = &answer.data else {
-        bail!("the service answered without a list");
+    let list = List {
+        method: Method::POST,
+        path: format!("/{}s", kind.name()),
+        parameters: Vec::new(),
+        body: Some(query(kind, &args.tags, filter.as_deref())),
+        page: PAGE,
     };
-    serde_json::from_str(data.get()).context("the service answered with something else than a list")
+    let found = list.collect(service, args.limit).await?;
+    found.print(kind.name(), json, |texts| {
+        let rows: Vec<[String; 3]> = texts.iter().map(|text| row(kind, text.get())).collect();
+        Ok(table::draw(["ID", "TAGS", "DESCRIPTION"], &rows, table::terminal_width()))
+    })
 }
 
 /// The body of the query: the filter and the tags, both where both are given.
@@ -120,18 +68,20 @@ fn query(kind: Kind, tags: &[String], filter: Option<&RawValue>) -> String {
     }
 }
 
-fn row(kind: Kind, text: &str) -> Row {
+/// Its id, its tags and its description.
+fn row(kind: Kind, text: &str) -> [String; 3] {
     let fields: BTreeMap<String, Value> = serde_json::from_str(text).unwrap_or_default();
     let words = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let field = |name| fields.get(&kind.field(name));
-    Row {
-        id: field("id").map(words).unwrap_or_default(),
-        tags: field("search_tags")
-            .and_then(Value::as_array)
-            .map(|tags| tags.iter().map(words).collect())
-            .unwrap_or_default(),
-        description: field("description").map(words).unwrap_or_default(),
-    }
+    let tags = |value: &Value| {
+        let tags = value.as_array().map(|tags| tags.iter().map(words).collect::<Vec<_>>());
+        tags.unwrap_or_default().join(", ")
+    };
+    [
+        field("id").map(words).unwrap_or_default(),
+        field("search_tags").map(tags).unwrap_or_default(),
+        field("description").map(words).unwrap_or_default(),
+    ]
 }
 
 #[cfg(test)]
@@ -155,7 +105,6 @@ mod tests {
     #[test]
     fn a_row_shows_what_there_is() {
         let row = row(Kind::Tool, r#"{"tool_id":"x","tool_search_tags":["a","b"],"tool_metadata":{}}"#);
-        assert_eq!((row.id.as_str(), row.tags.len()), ("x", 2));
-        assert_eq!(row.description, "");
+        assert_eq!(row, ["x", "a, b", ""]);
     }
 }

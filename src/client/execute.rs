@@ -77,7 +77,7 @@ impl Stage {
             Self::Unsent => "left; nothing was sent".to_owned(),
             Self::Sent => "left before the service had answered: whether it runs is not known".to_owned(),
             Self::Accepted(uuid) => {
-                format!("left; execution {uuid} goes on, and its outcome is in the service's log")
+                format!("left; execution {uuid} goes on: see `org-executor execution get {uuid}`")
             }
         }
     }
@@ -86,7 +86,7 @@ impl Stage {
         match self {
             Self::Unsent | Self::Sent => "the connection ended before the service had answered".to_owned(),
             Self::Accepted(uuid) => format!(
-                "the connection ended before execution {uuid} did; its outcome is in the service's log"
+                "the connection ended before execution {uuid} did: see `org-executor execution get {uuid}`"
             ),
         }
     }

@@ -1,7 +1,9 @@
 //! What the service says on the WebSocket, frame by frame. Pure.
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_json::value::RawValue;
+
+use super::json;
 
 /// One message of the service about an execution.
 #[derive(Debug, PartialEq)]
@@ -39,15 +41,10 @@ struct Fields<'a> {
     line: Option<String>,
     progress: Option<f64>,
     message: Option<String>,
-    #[serde(default, borrow, deserialize_with = "present")]
+    #[serde(default, borrow, deserialize_with = "json::present")]
     output: Option<&'a RawValue>,
-    #[serde(default, borrow, deserialize_with = "present")]
+    #[serde(default, borrow, deserialize_with = "json::present")]
     error: Option<&'a RawValue>,
-}
-
-/// Keeps a `null` that is there apart from a key that is not: `null` is an output.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
-    <&RawValue>::deserialize(deserializer).map(Some)
 }
 
 impl Frame {

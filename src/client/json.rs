@@ -4,6 +4,7 @@
 use std::io::Read;
 
 use anyhow::{Context, Result};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 /// Valid JSON on one line.
@@ -110,6 +111,11 @@ pub fn documents(text: &str) -> serde_json::Result<Vec<Box<RawValue>>> {
         }
     }
     Ok(documents)
+}
+
+/// For a field: keeps a `null` that is there apart from a key that is not, since `null` is an output.
+pub fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
 }
 
 #[cfg(test)]

@@ -1,19 +1,8 @@
-//! Definitions as a table for people: an id a line, cut to the terminal.
+//! What was found as a table for people: an id a line, cut to the terminal.
 
 use std::borrow::Cow;
 
 use console::{Alignment, Term, measure_text_width, pad_str, strip_ansi_codes, truncate_str};
-
-/// One line of the table.
-#[derive(Debug, Default)]
-pub struct Row {
-    /// The id, never cut while the terminal has room for it.
-    pub id: String,
-    /// The tags.
-    pub tags: Vec<String>,
-    /// What it is for; takes what room is left.
-    pub description: String,
-}
 
 /// The width of the terminal on stdout; `None` when stdout goes elsewhere.
 pub fn terminal_width() -> Option<usize> {
@@ -22,20 +11,24 @@ pub fn terminal_width() -> Option<usize> {
     (columns > 0).then_some(usize::from(columns))
 }
 
-/// Draws the table, without a line break at its end. Nothing is cut without a `width`.
-pub fn draw(rows: &[Row], width: Option<usize>) -> String {
-    let heading = ["ID", "TAGS", "DESCRIPTION"].map(str::to_owned);
-    let rows =
-        rows.iter().map(|row| [&row.id, &row.tags.join(", "), &row.description].map(|cell| plain(cell)));
-    let lines: Vec<[String; 3]> = std::iter::once(heading).chain(rows).collect();
+/// Draws the table, without a line break at its end. Nothing is cut without a `width`. The ids, in the first
+/// column, are never cut while the terminal has room for them; the last column takes what room is left.
+pub fn draw<const N: usize>(heading: [&str; N], rows: &[[String; N]], width: Option<usize>) -> String {
+    let rows = rows.iter().map(|row| row.each_ref().map(|cell| plain(cell)));
+    let lines: Vec<[String; N]> = std::iter::once(heading.map(str::to_owned)).chain(rows).collect();
     let limit = width.unwrap_or(usize::MAX);
-    let widest = |column: usize, most: usize| {
+    let widths: [usize; N] = std::array::from_fn(|column| {
+        let most = if column == 0 { limit / 2 } else { limit / 4 };
         let widths = lines.iter().map(|cells| measure_text_width(&cells[column]));
         widths.max().unwrap_or(0).min(most)
-    };
-    let (ids, tags) = (widest(0, limit / 2), widest(1, limit / 4));
-    let draw_line = |[id, tag, description]: &[String; 3]| {
-        let line = format!("{}  {}  {description}", pad(id, ids), cut_and_pad(tag, tags));
+    });
+    let draw_line = |cells: &[String; N]| {
+        let cells = cells.iter().enumerate().map(|(column, cell)| match column {
+            0 => pad(cell, widths[0]),
+            _ if column + 1 == N => Cow::from(cell),
+            _ => cut_and_pad(cell, widths[column]),
+        });
+        let line = cells.collect::<Vec<_>>().join("  ");
         truncate_str(line.trim_end(), limit, "…").into_owned()
     };
     lines.iter().map(draw_line).collect::<Vec<_>>().join("\n")
@@ -62,21 +55,18 @@ fn cut_and_pad(text: &str, width: usize) -> Cow<'_, str> {
 mod tests {
     use super::*;
 
-    fn rows() -> Vec<Row> {
-        vec![
-            Row {
-                id: "binary-increment-tool".to_owned(),
-                tags: vec!["math".to_owned(), "utils".to_owned()],
-                description: "Adds one to\n a  number, and does it well".to_owned(),
-            },
-            Row { id: "übersetzer".to_owned(), ..Row::default() },
-        ]
+    const HEADING: [&str; 3] = ["ID", "TAGS", "DESCRIPTION"];
+
+    fn rows() -> Vec<[String; 3]> {
+        let description = "Adds one to\n a  number, and does it well";
+        let rows = [["binary-increment-tool", "math, utils", description], ["übersetzer", "", ""]];
+        rows.map(|row| row.map(str::to_owned)).into()
     }
 
     #[test]
     fn columns_are_aligned_and_nothing_is_cut_off_a_terminal() {
         assert_eq!(
-            draw(&rows(), None),
+            draw(HEADING, &rows(), None),
             "ID                     TAGS         DESCRIPTION\n\
              binary-increment-tool  math, utils  Adds one to a number, and does it well\n\
              übersetzer"
@@ -86,10 +76,13 @@ mod tests {
     #[test]
     fn a_line_is_as_wide_as_the_terminal_at_most() {
         for width in [1, 10, 24, 40, 60] {
-            let table = draw(&rows(), Some(width));
+            let table = draw(HEADING, &rows(), Some(width));
             assert!(table.lines().all(|line| measure_text_width(line) <= width));
         }
-        assert_eq!(draw(&rows(), Some(40)).lines().nth(1), Some("binary-increment-tool  math, uti…  Adds…"));
+        assert_eq!(
+            draw(HEADING, &rows(), Some(40)).lines().nth(1),
+            Some("binary-increment-tool  math, uti…  Adds…")
+        );
     }
 
     #[test]
