@@ -314,7 +314,7 @@ mod tests {
         for (file, part) in [
             ("pools.binary.min = 9", "pools.binary.min = 9 is above pools.binary.max = 8"),
             ("limits.max_timeout_ms = 10", "limits.timeout_ms = 30000 is above limits.max_timeout_ms = 10"),
-            ("websocket.idle_timeout_ms = 20000", "is not below"),
+            ("websocket.idle_timeout_ms = 10000", "is not below"),
             ("websocket.bind = '0.0.0.0:8000'", "a port of its own"),
             (&twins, "two `sources`"),
         ] {

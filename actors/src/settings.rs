@@ -60,6 +60,8 @@ pub struct JournalSettings {
     pub keep_hours: u64,
     /// How many executions that ended are kept; the oldest go first.
     pub keep_count: u64,
+    /// How many MiB large outputs may take together; of the executions that have one the oldest go first.
+    pub keep_output_mb: u64,
     /// How often it is looked for executions that need not be kept, in milliseconds.
     pub sweep_ms: u64,
 }

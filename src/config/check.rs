@@ -193,6 +193,7 @@ fn range(path: &str) -> RangeInclusive<i64> {
         ("limits", "files" | "max_files") => 16..=1 << 20,
         ("websocket", "window") => 1..=65_536,
         ("journal", "keep_count") => 1..=100_000_000,
+        ("journal", "keep_output_mb") => 1..=100_000_000,
         (_, "min") => 0..=1_024,
         (_, "max") => 1..=1_024,
         ("wasm", "max_instances") => 1..=10_000,

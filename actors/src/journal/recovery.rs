@@ -11,6 +11,9 @@ use crate::registry::{Lease, StoreError};
 /// How many records are looked at for one page.
 const LOOKED_AT: usize = 10_000;
 
+/// After how many bytes of inputs and outputs a page ends.
+const BYTES: usize = 16 << 20;
+
 /// How many are read at a time.
 const BATCH: u64 = 500;
 
@@ -67,14 +70,15 @@ impl Interrupted {
     }
 }
 
-/// A page of recorded executions, the newest first. A page ends early, with a `next`, when many were looked at.
+/// A page of recorded executions, the newest first. A page ends early, with a `next`, when many were looked at
+/// or it is large.
 pub async fn list(lease: &Lease, request: &PageRequest) -> Result<Page, StoreError> {
-    let (mut page, mut before, mut looked_at) = (Page::default(), request.before, 0);
+    let (mut page, mut before, mut looked_at, mut bytes) = (Page::default(), request.before, 0, 0);
     loop {
         let batch = lease.executions(before, BATCH).await?;
-        let is_last = (batch.len() as u64) < BATCH;
+        let is_last = batch.is_empty();
         for snapshot in batch {
-            if page.items.len() == request.limit || looked_at == LOOKED_AT {
+            if page.items.len() == request.limit || looked_at == LOOKED_AT || bytes > BYTES {
                 page.next = before;
                 return Ok(page);
             }
@@ -84,7 +88,10 @@ pub async fn list(lease: &Lease, request: &PageRequest) -> Result<Page, StoreErr
                 return Ok(page);
             }
             // What is open is known to the dispatcher, and told by it.
-            if matches!(snapshot.progress, Progress::Ended(_)) && request.matches(&snapshot) {
+            if let Progress::Ended(ended) = &snapshot.progress
+                && request.matches(&snapshot)
+            {
+                bytes += snapshot.input.len() + ended.bytes();
                 page.items.push(snapshot);
             }
         }

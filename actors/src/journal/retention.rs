@@ -1,4 +1,5 @@
-//! What is forgotten: executions that ended long ago, and the oldest where there are too many.
+//! What is forgotten: executions that ended long ago, and the oldest where there are too many or their outputs
+//! take too much room.
 
 use crate::execution::now_ms;
 use crate::registry::{Lease, StoreError};
@@ -23,11 +24,36 @@ pub async fn sweep(lease: &Lease, settings: &JournalSettings) -> Result<u64, Sto
             .map(|(_, (key, _))| key)
             .collect();
         if keys.is_empty() {
-            return Ok(forgotten);
+            break;
         }
         lease.forget(&keys).await?;
         forgotten += keys.len() as u64;
         count = count.saturating_sub(keys.len() as u64);
+        tokio::task::yield_now().await;
+    }
+    Ok(forgotten + make_room(lease, settings.keep_output_mb.saturating_mul(1 << 20)).await?)
+}
+
+/// Forgets the oldest executions with a large output until these take no more than so many bytes. How many those were.
+async fn make_room(lease: &Lease, bytes: u64) -> Result<u64, StoreError> {
+    let mut forgotten = 0;
+    loop {
+        let mut files = lease.sweep_outputs().await?;
+        let mut taken: u64 = files.values().sum();
+        let mut keys = Vec::new();
+        for (key, hash) in lease.oldest_outputs(BATCH).await? {
+            if taken <= bytes {
+                break;
+            }
+            // Where a later execution has the same output, its file stays for now, and the next round looks again.
+            taken -= files.remove(&hash).unwrap_or(0);
+            keys.push(key);
+        }
+        if keys.is_empty() {
+            return Ok(forgotten);
+        }
+        lease.forget(&keys).await?;
+        forgotten += keys.len() as u64;
         tokio::task::yield_now().await;
     }
 }

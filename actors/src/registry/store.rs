@@ -18,6 +18,9 @@ use crate::definition::{Definition, Kind};
 use crate::version;
 
 mod executions;
+mod outputs;
+
+use outputs::Outputs;
 
 /// The schema that this version writes.
 const SCHEMA_VERSION: u64 = 2;
@@ -97,6 +100,8 @@ pub struct Store {
     is_suspect: AtomicBool,
     /// One write at a time, so that none follows one that fails.
     writing: Mutex<()>,
+    /// Where large outputs go; in memory they stay in their records.
+    outputs: Option<Outputs>,
 }
 
 #[derive(Debug, SurrealValue)]
@@ -121,7 +126,12 @@ impl Store {
     /// A sentence that says what is in the way: another process on the folder, a newer schema, no right to write.
     pub async fn open(location: Location) -> Result<Self, StoreError> {
         let database = connect(&location).await?;
+        let outputs = match &location {
+            Location::Memory => None,
+            Location::Folder(folder) => Some(Outputs::new(folder.join("outputs"))),
+        };
         Ok(Self {
+            outputs,
             location,
             database: RwLock::new(Some(database)),
             is_closed: AtomicBool::new(false),

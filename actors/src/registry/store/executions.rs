@@ -1,5 +1,5 @@
 //! What the store keeps of executions: each as it was accepted, the revision that it runs, that it was begun, and how it
-//! ended. Records are only added, and removed when they are old.
+//! ended. Records are only added, and removed when they are old. An output that is large is a file, and its record names it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use surrealdb::types::{RecordId, SurrealValue};
+use tokio::sync::MutexGuard;
 use uuid::Uuid;
 
-use super::{Bound, Store, StoreError};
+use super::{Bound, Outputs, Store, StoreError};
 use crate::artifacts::Pin;
 use crate::compiled::{Compiled, Revision};
 use crate::definition::{Definition, Kind};
@@ -23,10 +24,18 @@ pub const SCHEMA: &str = "
     DEFINE TABLE IF NOT EXISTS attempt SCHEMALESS;
     DEFINE TABLE IF NOT EXISTS outcome SCHEMALESS;
     DEFINE TABLE IF NOT EXISTS idempotency SCHEMALESS;
+    DEFINE TABLE IF NOT EXISTS output SCHEMALESS;
+    DEFINE INDEX IF NOT EXISTS output_hash ON output FIELDS hash;
 ";
 
 /// How many attempts of one execution may be on record.
 const ATTEMPTS: u32 = 8;
+
+/// How large an output may be that is kept in its record, in bytes; a larger one is a file.
+const LARGE: usize = 64 << 10;
+
+/// After how many bytes of inputs and outputs no more executions are read for a page.
+const PAGE_BYTES: usize = 16 << 20;
 
 /// How many records are read at a time.
 const PAGE: u64 = 5_000;
@@ -86,12 +95,23 @@ struct OutcomeRow {
     key: String,
     state: String,
     output: Option<String>,
+    /// The hash of an output that is a file.
+    output_hash: Option<String>,
     code: Option<String>,
     message: Option<String>,
     started_ms: Option<u64>,
     ended_ms: u64,
     attempts: u64,
     log: Option<String>,
+}
+
+/// Which file holds the output of an execution.
+#[derive(Debug, SurrealValue)]
+#[surreal(crate = "surrealdb::types")]
+struct OutputRow {
+    id: RecordId,
+    key: String,
+    hash: String,
 }
 
 /// What a batch inserts.
@@ -102,6 +122,7 @@ struct Rows {
     keys: Vec<KeyRow>,
     attempts: Vec<AttemptRow>,
     outcomes: Vec<OutcomeRow>,
+    outputs: Vec<OutputRow>,
     floor: Option<String>,
 }
 
@@ -111,8 +132,82 @@ impl Store {
     /// # Errors
     /// The store erred: the records may or may not be there.
     pub async fn append(&self, records: &[Record], revisions: &[Arc<Compiled>]) -> Result<(), StoreError> {
-        let (sql, bound) = Rows::of(records, revisions).statements();
+        let (_turn, files) = self.keep_outputs(records).await?;
+        let (sql, bound) = Rows::of(records, revisions, &files).statements();
         self.execute(&sql, bound).await
+    }
+
+    /// Writes the large outputs of these to files. The turn is held until their records are written.
+    async fn keep_outputs(
+        &self,
+        records: &[Record],
+    ) -> Result<(Option<MutexGuard<'_, ()>>, HashMap<Uuid, String>), StoreError> {
+        let mut files = HashMap::new();
+        let large: Vec<_> = records.iter().filter_map(large_output).collect();
+        let Some(outputs) = self.outputs.as_ref().filter(|_| !large.is_empty()) else {
+            return Ok((None, files));
+        };
+        let turn = outputs.turn().await;
+        for (uuid, output) in large {
+            let kept = outputs.keep(output.clone()).await;
+            let hash =
+                kept.map_err(|error| StoreError::Failed(format!("an output cannot be kept: {error}")))?;
+            files.insert(uuid, hash);
+        }
+        Ok((Some(turn), files))
+    }
+
+    /// Removes files that no record names: what was left when the service ended between the two. Those that are
+    /// left, with their sizes.
+    ///
+    /// # Errors
+    /// The store or the disk erred.
+    pub async fn sweep_outputs(&self) -> Result<HashMap<String, u64>, StoreError> {
+        let Some(outputs) = &self.outputs else { return Ok(HashMap::new()) };
+        let _turn = outputs.turn().await;
+        let all = outputs.all().await.map_err(|error| StoreError::Failed(error.to_string()))?;
+        for some in all.chunks(500) {
+            self.remove_unnamed(outputs, some.iter().map(|kept| kept.hash.clone()).collect()).await?;
+        }
+        let left = outputs.all().await.map_err(|error| StoreError::Failed(error.to_string()))?;
+        Ok(left.into_iter().map(|kept| (kept.hash, kept.bytes)).collect())
+    }
+
+    /// The executions with an output in a file, the oldest first, with its hash.
+    ///
+    /// # Errors
+    /// The store erred.
+    pub async fn oldest_outputs(&self, limit: u64) -> Result<Vec<(String, String)>, StoreError> {
+        let sql = "SELECT * FROM output ORDER BY id LIMIT $limit";
+        let rows: Vec<OutputRow> = self.rows(sql, vec![("limit", limit.into_value())]).await?;
+        Ok(rows.into_iter().map(|row| (row.key, row.hash)).collect())
+    }
+
+    async fn remove_unnamed(&self, outputs: &Outputs, hashes: Vec<String>) -> Result<(), StoreError> {
+        let sql = "SELECT VALUE hash FROM output WHERE hash IN $hashes";
+        let named: HashSet<String> =
+            self.rows(sql, vec![("hashes", hashes.clone().into_value())]).await?.into_iter().collect();
+        for hash in hashes.iter().filter(|hash| !named.contains(*hash)) {
+            outputs.remove(hash).await.map_err(|error| StoreError::Failed(error.to_string()))?;
+        }
+        Ok(())
+    }
+
+    /// With its output, where that is a file.
+    ///
+    /// # Errors
+    /// None: of an output that cannot be read, the outcome says so.
+    async fn with_output(&self, mut outcome: OutcomeRow) -> OutcomeRow {
+        let (Some(hash), Some(outputs)) = (&outcome.output_hash, &self.outputs) else { return outcome };
+        match outputs.read(hash).await {
+            Ok(output) => outcome.output = Some(output),
+            Err(error) => {
+                tracing::error!(uuid = outcome.key, hash, %error, "an output cannot be read");
+                outcome.code = Some("output_unreadable".into());
+                outcome.message = Some("the execution succeeded, but its output cannot be read".into());
+            }
+        }
+        outcome
     }
 
     /// What was accepted and has not ended, in the order of acceptance.
@@ -154,7 +249,7 @@ impl Store {
     pub async fn execution(&self, uuid: Uuid) -> Result<Option<Box<Snapshot>>, StoreError> {
         let record = RecordId::new("execution", uuid.to_string()).into_value();
         let rows: Vec<ExecutionRow> = self.rows("SELECT * FROM $record", vec![("record", record)]).await?;
-        let found = self.with_outcomes(rows).await?;
+        let found = self.with_outcomes(rows, usize::MAX).await?;
         Ok(found.into_iter().next().map(Box::new))
     }
 
@@ -171,7 +266,8 @@ impl Store {
         }
     }
 
-    /// Recorded executions, the newest first: those before a uuid.
+    /// Recorded executions, the newest first: those before a uuid, at most so many, and fewer where they are large. There
+    /// are none only when there are no more.
     ///
     /// # Errors
     /// The store erred, or a record cannot be read.
@@ -183,7 +279,7 @@ impl Store {
         let before = before.map_or_else(String::new, |uuid| uuid.to_string());
         let bound = vec![("before", before.into_value()), ("limit", limit.into_value())];
         let rows: Vec<ExecutionRow> = self.rows(sql, bound).await?;
-        self.with_outcomes(rows).await
+        self.with_outcomes(rows, PAGE_BYTES).await
     }
 
     /// How many outcomes there are.
@@ -218,6 +314,8 @@ impl Store {
         let sql = "SELECT VALUE idempotency FROM $executions";
         let idempotency: Vec<Option<String>> =
             self.rows(sql, vec![("executions", records("execution"))]).await?;
+        let hashes: Vec<String> =
+            self.rows("SELECT VALUE hash FROM $outputs", vec![("outputs", records("output"))]).await?;
         let idempotency: Vec<RecordId> =
             idempotency.into_iter().flatten().map(|key| RecordId::new("idempotency", key)).collect();
         let attempts: Vec<RecordId> = keys
@@ -229,13 +327,19 @@ impl Store {
         let bound = vec![
             ("executions", records("execution")),
             ("outcomes", records("outcome")),
+            ("outputs", records("output")),
             ("attempts", attempts.into_value()),
             ("idempotency", idempotency.into_value()),
         ];
-        let tables = ["executions", "attempts", "outcomes", "idempotency"];
+        let tables = ["executions", "attempts", "outcomes", "outputs", "idempotency"];
         let deletes = tables.map(|table| format!("DELETE ${table} RETURN NONE;"));
         let sql = &format!("BEGIN; {} COMMIT;", deletes.join(" "));
-        self.execute(sql, bound).await
+        let Some(outputs) = self.outputs.as_ref().filter(|_| !hashes.is_empty()) else {
+            return self.execute(sql, bound).await;
+        };
+        let _turn = outputs.turn().await;
+        self.execute(sql, bound).await?;
+        self.remove_unnamed(outputs, hashes).await
     }
 
     async fn floor(&self) -> Result<Option<Uuid>, StoreError> {
@@ -286,24 +390,36 @@ impl Store {
         Ok(found)
     }
 
-    async fn with_outcomes(&self, rows: Vec<ExecutionRow>) -> Result<Vec<Snapshot>, StoreError> {
+    async fn with_outcomes(
+        &self,
+        rows: Vec<ExecutionRow>,
+        max_bytes: usize,
+    ) -> Result<Vec<Snapshot>, StoreError> {
         let records: Vec<RecordId> =
             rows.iter().map(|row| RecordId::new("outcome", row.key.as_str())).collect();
         let outcomes: Vec<OutcomeRow> =
             self.rows("SELECT * FROM $records", vec![("records", records.into_value())]).await?;
         let mut outcomes: BTreeMap<String, OutcomeRow> =
             outcomes.into_iter().map(|row| (row.key.clone(), row)).collect();
-        rows.into_iter()
-            .map(|row| {
-                let outcome = outcomes.remove(&row.key);
-                row.snapshot(outcome)
-            })
-            .collect()
+        let (mut snapshots, mut bytes) = (Vec::with_capacity(rows.len()), 0);
+        for row in rows {
+            if bytes > max_bytes {
+                break;
+            }
+            let outcome = match outcomes.remove(&row.key) {
+                Some(outcome) => Some(self.with_output(outcome).await),
+                None => None,
+            };
+            bytes +=
+                row.input.len() + outcome.as_ref().and_then(|row| row.output.as_ref()).map_or(0, String::len);
+            snapshots.push(row.snapshot(outcome)?);
+        }
+        Ok(snapshots)
     }
 }
 
 impl Rows {
-    fn of(records: &[Record], revisions: &[Arc<Compiled>]) -> Self {
+    fn of(records: &[Record], revisions: &[Arc<Compiled>], files: &HashMap<Uuid, String>) -> Self {
         let mut rows = Self {
             revisions: revisions.iter().map(|compiled| RevisionRow::of(compiled)).collect(),
             ..Self::default()
@@ -323,7 +439,15 @@ impl Rows {
                     execution: uuid.to_string(),
                     number: u64::from(*number),
                 }),
-                Record::Ended(uuid, ended) => rows.outcomes.push(OutcomeRow::of(*uuid, ended)),
+                Record::Ended(uuid, ended) => {
+                    let file = files.get(uuid).cloned();
+                    rows.outputs.extend(file.clone().map(|hash| OutputRow {
+                        id: RecordId::new("output", uuid.to_string()),
+                        key: uuid.to_string(),
+                        hash,
+                    }));
+                    rows.outcomes.push(OutcomeRow::of(*uuid, ended, file));
+                }
                 Record::Floor(uuid) => rows.floor = Some(uuid.to_string()),
             }
         }
@@ -342,6 +466,7 @@ impl Rows {
         insert("execution", self.executions.is_empty(), self.executions.into_value());
         insert("idempotency", self.keys.is_empty(), self.keys.into_value());
         insert("attempt", self.attempts.is_empty(), self.attempts.into_value());
+        insert("output", self.outputs.is_empty(), self.outputs.into_value());
         insert("outcome", self.outcomes.is_empty(), self.outcomes.into_value());
         if let Some(floor) = self.floor {
             statements.push("UPSERT meta:journal CONTENT { floor: $floor } RETURN NONE;".to_owned());
@@ -381,6 +506,13 @@ impl RevisionRow {
         };
         Compiled::new(&revision).map_err(unreadable)
     }
+}
+
+/// The output that this record is to be written without, and whose it is.
+fn large_output(record: &Record) -> Option<(Uuid, &Arc<str>)> {
+    let Record::Ended(uuid, ended) = record else { return None };
+    let output = ended.outcome.result.as_ref().ok()?;
+    (output.len() > LARGE).then_some((*uuid, output))
 }
 
 fn kind(name: &str) -> Result<Kind, StoreError> {
@@ -463,8 +595,9 @@ impl ExecutionRow {
 }
 
 impl OutcomeRow {
-    fn of(uuid: Uuid, ended: &Ended) -> Self {
+    fn of(uuid: Uuid, ended: &Ended, output_hash: Option<String>) -> Self {
         let (output, failure) = match &ended.outcome.result {
+            Ok(_) if output_hash.is_some() => (None, None),
             Ok(output) => (Some(output.to_string()), None),
             Err(failure) => (None, Some(failure)),
         };
@@ -473,6 +606,7 @@ impl OutcomeRow {
             key: uuid.to_string(),
             state: ended.outcome.state.name().to_owned(),
             output,
+            output_hash,
             code: failure.map(|failure| failure.code.clone().into_owned()),
             message: failure.map(|failure| failure.message.clone()),
             started_ms: ended.started_ms,
