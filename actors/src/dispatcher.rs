@@ -325,8 +325,8 @@ impl State {
                 self.names.tell(&pool, crate::pool::Msg::LongIdle(executor.get_id()));
             }
             // A pool that was being replaced when it was told to grow has forgotten it.
-            if !lane.queue.is_empty() && !lane.has_idle() {
-                self.names.tell(&pool, crate::pool::Msg::Grow(lane.queue.len()));
+            if lane.waiting() > 0 && !lane.has_idle() {
+                self.names.tell(&pool, crate::pool::Msg::Grow(lane.waiting()));
             }
         }
         if let Some(records) = &mut self.records {
@@ -371,14 +371,14 @@ impl State {
 
     fn stats(&self) -> BTreeMap<Runtime, Stats> {
         let stats =
-            |lane: &Lane| Stats { queued: lane.queue.len(), idle: lane.idle_count(), ..Stats::default() };
+            |lane: &Lane| Stats { queued: lane.waiting(), idle: lane.idle_count(), ..Stats::default() };
         let mut all: BTreeMap<Runtime, Stats> =
             self.lanes.iter().map(|(runtime, lane)| (*runtime, stats(lane))).collect();
         let now = Instant::now();
         for open in self.open.values() {
             let Some(stats) = all.get_mut(&open.job.runtime) else { continue };
             match open.phase {
-                Phase::Queued => {
+                Phase::Queued | Phase::Next(_) => {
                     let waited = now.duration_since(open.since).as_millis() as u64;
                     stats.oldest_ms = stats.oldest_ms.max(waited);
                 }

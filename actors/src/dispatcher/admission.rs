@@ -54,7 +54,8 @@ impl State {
         // Where an executor is free, one record says both that it was accepted and that it begins.
         self.schedule(runtime);
         let (Some(open), Some(records)) = (self.open.get_mut(&uuid), &mut self.records) else { return };
-        let is_begun = open.records_attempts && matches!(open.phase, Phase::Beginning { .. });
+        let is_begun =
+            open.records_attempts && matches!(open.phase, Phase::Beginning { .. } | Phase::Next(_));
         if is_begun {
             open.recorded_attempt = open.attempts;
         }
@@ -143,6 +144,7 @@ impl State {
         open.tell(&Notice::Accepted(uuid));
         match open.phase {
             Phase::Beginning { .. } => self.begin(uuid),
+            Phase::Next(_) => drop(self.note(uuid)),
             Phase::Queued if self.draining.is_some() => open.tell(&Notice::Postponed(uuid)),
             _ => {}
         }
@@ -179,6 +181,10 @@ impl State {
         let outcome = match open.phase {
             Phase::Queued | Phase::Pausing(_) => {
                 self.take_waiting(runtime, uuid);
+                None
+            }
+            Phase::Next(entry) => {
+                self.not_next(&entry);
                 None
             }
             Phase::Beginning { entry, executor } | Phase::Running { entry, executor } => {
@@ -224,11 +230,11 @@ impl State {
                 return Cancelled::Asked;
             }
             Phase::Queued => self.take_waiting(runtime, uuid),
-            Phase::Pausing(_) | Phase::Beginning { .. } => {
-                if let Phase::Beginning { entry, executor } =
-                    std::mem::replace(&mut open.phase, Phase::Queued)
-                {
-                    self.give_back(runtime, &entry, executor);
+            Phase::Pausing(_) | Phase::Next(_) | Phase::Beginning { .. } => {
+                match std::mem::replace(&mut open.phase, Phase::Queued) {
+                    Phase::Beginning { entry, executor } => self.give_back(runtime, &entry, executor),
+                    Phase::Next(entry) => self.not_next(&entry),
+                    _ => {}
                 }
             }
         }
@@ -241,6 +247,14 @@ impl State {
         let lane = self.lanes.get_mut(&runtime);
         if let Some(entry) = lane.and_then(|lane| lane.queue.remove(|job| job.uuid == uuid)) {
             self.queued_bytes = self.queued_bytes.saturating_sub(entry.item.input.text.len());
+        }
+    }
+
+    /// What was next does not begin: another one of its definition may.
+    pub(super) fn not_next(&mut self, entry: &Entry<Arc<Job>>) {
+        if let Some(lane) = self.lanes.get_mut(&entry.item.runtime) {
+            lane.next.retain(|next| *next != entry.item.uuid);
+            lane.queue.release(&entry.definition);
         }
     }
 

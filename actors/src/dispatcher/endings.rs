@@ -60,11 +60,14 @@ impl State {
     pub(super) fn settle(&mut self, uuid: Uuid, outcome: Outcome) {
         let Some(open) = self.open.get_mut(&uuid) else { return };
         let runtime = open.job.runtime;
-        let phase = std::mem::replace(&mut open.phase, Phase::Queued);
-        if let Phase::Running { entry, .. } | Phase::Beginning { entry, .. } = phase
-            && let Some(lane) = self.lanes.get_mut(&runtime)
-        {
-            lane.queue.release(&entry.definition);
+        match std::mem::replace(&mut open.phase, Phase::Queued) {
+            Phase::Next(entry) => self.not_next(&entry),
+            Phase::Running { entry, .. } | Phase::Beginning { entry, .. } => {
+                if let Some(lane) = self.lanes.get_mut(&runtime) {
+                    lane.queue.release(&entry.definition);
+                }
+            }
+            _ => {}
         }
         self.conclude(uuid, outcome);
         // One of the same definition may have waited for this one.
@@ -148,7 +151,8 @@ impl State {
 
     pub(super) fn interrupt(&mut self) {
         self.by_executor.clear();
-        let runs = |phase: &Phase| matches!(phase, Phase::Running { .. } | Phase::Beginning { .. });
+        let runs =
+            |phase: &Phase| matches!(phase, Phase::Running { .. } | Phase::Beginning { .. } | Phase::Next(_));
         let running: Vec<Uuid> =
             self.open.iter().filter(|(_, open)| runs(&open.phase)).map(|(uuid, _)| *uuid).collect();
         for uuid in running {

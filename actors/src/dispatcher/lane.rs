@@ -1,10 +1,11 @@
 //! One runtime in the dispatcher: its queue, and its idle executors.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ractor::ActorId;
+use uuid::Uuid;
 
 use super::queue::{DefinitionKey, Queue};
 use crate::execution::{Job, Runtime};
@@ -14,11 +15,19 @@ use crate::settings::PoolSettings;
 /// How much the last look counts in the rate at which executions end.
 const WEIGHT: f64 = 0.2;
 
+/// About how long it takes that a record is on disk, in seconds: what will begin within that time is noted before.
+const COMMIT_SECONDS: f64 = 0.005;
+
+/// How many at most wait noted as begun; where the service ends before they begin, those that run only once are interrupted.
+const MAX_NEXT: usize = 64;
+
 /// What waits for a runtime and who could run it.
 #[derive(Debug)]
 pub struct Lane {
     /// What waits.
     pub queue: Queue<Arc<Job>>,
+    /// What was taken from the queue and begins next, in this order.
+    pub next: VecDeque<Uuid>,
     settings: PoolSettings,
     /// Whether executors keep something of the definition that they ran last.
     keeps_warm: bool,
@@ -38,6 +47,7 @@ impl Lane {
     pub fn new(runtime: Runtime, settings: PoolSettings) -> Self {
         Self {
             queue: Queue::new(settings.queue),
+            next: VecDeque::new(),
             settings,
             keeps_warm: matches!(runtime, Runtime::Container | Runtime::Python | Runtime::Wasm),
             idle: Vec::new(),
@@ -59,9 +69,25 @@ impl Lane {
         self.rate += (now - self.rate) * WEIGHT;
     }
 
+    /// How many more are to be next: as many as begin while a record is written, so none where executions take long.
+    pub fn wanted_next(&self) -> usize {
+        ((self.rate * COMMIT_SECONDS) as usize).min(MAX_NEXT).saturating_sub(self.next.len())
+    }
+
+    /// How many wait for an executor.
+    pub fn waiting(&self) -> usize {
+        self.queue.len() + self.next.len()
+    }
+
+    /// So many executions end in a second.
+    #[cfg(test)]
+    pub fn set_rate(&mut self, rate: f64) {
+        self.rate = rate;
+    }
+
     /// When about a tenth of what waits will have ended: then it is worth to come back.
     pub fn comes_free_in(&self) -> Duration {
-        let seconds = self.queue.len() as f64 / 10.0 / self.rate.max(0.001);
+        let seconds = self.waiting() as f64 / 10.0 / self.rate.max(0.001);
         Duration::from_secs_f64(seconds.clamp(0.1, 60.0))
     }
 
@@ -115,7 +141,7 @@ impl Lane {
 
     /// How many more executors the pool is to be asked for now.
     pub fn wants_to_grow(&mut self) -> Option<usize> {
-        let wanted = self.queue.len();
+        let wanted = self.waiting();
         if wanted == 0 || self.has_idle() || self.asked_to_grow {
             return None;
         }

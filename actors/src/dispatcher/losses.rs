@@ -48,8 +48,7 @@ impl State {
         if let Phase::Beginning { .. } = open.phase
             && let Phase::Beginning { entry, .. } = std::mem::replace(&mut open.phase, Phase::Queued)
         {
-            open.attempts -= 1;
-            self.queue_again(entry);
+            self.unclaim(entry);
             return self.schedule(runtime);
         }
         let outcome = if open.is_cancelled {

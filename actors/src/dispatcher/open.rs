@@ -51,6 +51,8 @@ pub struct Open {
 pub enum Phase {
     /// It waits in the queue of its runtime.
     Queued,
+    /// It is among the next, and that it begins goes on record before an executor is free.
+    Next(Entry<Arc<Job>>),
     /// It has an executor, and begins once that is on record.
     Beginning { entry: Entry<Arc<Job>>, executor: executor::Ref },
     /// An executor runs it.

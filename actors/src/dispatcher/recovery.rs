@@ -89,7 +89,7 @@ impl State {
                 Some(Outcome::interrupted(format!("the definition cannot run any more: {error}")))
             }
             _ if attempts > 0 && !job.definition.spec.idempotent => {
-                Some(Outcome::interrupted("the service ended while this execution was running"))
+                Some(Outcome::interrupted("the service ended while this execution was running or about to"))
             }
             _ if attempts >= MAX_ATTEMPTS => Some(Outcome::crash_loop(attempts)),
             (Ok(runtime), None) => {

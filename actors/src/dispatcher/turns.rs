@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::open::Phase;
+use super::open::{Open, Phase};
 use super::queue::Entry;
 use super::{Notice, State};
 use crate::execution::{Job, Runtime, now_ms};
@@ -31,59 +31,117 @@ impl State {
         }
         while let Some((entry, executor)) = self.next(runtime) {
             let uuid = entry.item.uuid;
-            self.queued_bytes = self.queued_bytes.saturating_sub(entry.item.input.text.len());
             let Some(open) = self.open.get_mut(&uuid) else { continue };
-            open.attempts += 1;
             self.by_executor.insert(executor.get_id(), uuid);
             open.phase = Phase::Beginning { entry, executor };
             self.begin(uuid);
         }
+        self.look_ahead(runtime);
         let wanted = self.lanes.get_mut(&runtime).and_then(super::Lane::wants_to_grow);
         if let Some(wanted) = wanted {
             self.names.tell::<pool::Msg>(&self.names.pool(runtime), pool::Msg::Grow(wanted));
         }
     }
 
+    /// What begins now: what was next already, or else the first of the queue.
     fn next(&mut self, runtime: Runtime) -> Option<(Entry<Arc<Job>>, executor::Ref)> {
-        let lane = self.lanes.get_mut(&runtime)?;
-        if self.draining.is_some() || !lane.has_idle() {
+        if !self.lanes.get(&runtime)?.has_idle() {
             return None;
         }
-        let entry = lane.queue.pop()?;
-        match lane.take_idle(&entry.definition) {
+        let entry = self.first_of_next(runtime).or_else(|| self.claim(runtime))?;
+        match self.lanes.get_mut(&runtime)?.take_idle(&entry.definition) {
             Some(executor) => Some((entry, executor)),
             None => {
-                lane.queue.put_back(entry);
+                self.unclaim(entry);
                 None
             }
         }
     }
 
+    fn first_of_next(&mut self, runtime: Runtime) -> Option<Entry<Arc<Job>>> {
+        let lane = self.lanes.get_mut(&runtime)?;
+        while let Some(uuid) = lane.next.pop_front() {
+            let Some(open) = self.open.get_mut(&uuid) else { continue };
+            if let Phase::Next(_) = open.phase
+                && let Phase::Next(entry) = std::mem::replace(&mut open.phase, Phase::Queued)
+            {
+                return Some(entry);
+            }
+        }
+        None
+    }
+
+    /// Takes the first of the queue out, for its next attempt.
+    fn claim(&mut self, runtime: Runtime) -> Option<Entry<Arc<Job>>> {
+        if self.draining.is_some() {
+            return None;
+        }
+        let entry = self.lanes.get_mut(&runtime)?.queue.pop()?;
+        self.queued_bytes = self.queued_bytes.saturating_sub(entry.item.input.text.len());
+        if let Some(open) = self.open.get_mut(&entry.item.uuid) {
+            open.attempts += 1;
+        }
+        Some(entry)
+    }
+
+    /// What was claimed waits again, at its old place.
+    pub(super) fn unclaim(&mut self, entry: Entry<Arc<Job>>) {
+        if let Some(open) = self.open.get_mut(&entry.item.uuid) {
+            open.attempts -= 1;
+        }
+        self.queue_again(entry);
+    }
+
+    /// Claims what will begin soon, so that no executor waits until that is on record.
+    fn look_ahead(&mut self, runtime: Runtime) {
+        if self.records.is_none() {
+            return;
+        }
+        let wanted = self.lanes.get(&runtime).map_or(0, super::Lane::wanted_next);
+        for _ in 0..wanted {
+            let Some(entry) = self.claim(runtime) else { return };
+            let uuid = entry.item.uuid;
+            let (Some(open), Some(lane)) = (self.open.get_mut(&uuid), self.lanes.get_mut(&runtime)) else {
+                continue;
+            };
+            open.phase = Phase::Next(entry);
+            lane.next.push_back(uuid);
+            self.note(uuid);
+        }
+    }
+
+    /// Whether all is on record that must be before it begins; what is not is handed in.
+    pub(super) fn note(&mut self, uuid: Uuid) -> bool {
+        let Some(open) = self.open.get_mut(&uuid) else { return false };
+        if !open.is_recorded {
+            return false;
+        }
+        let Some(records) = &mut self.records else { return true };
+        if !open.records_attempts || open.recorded_attempt >= open.attempts {
+            return true;
+        }
+        if open.written_attempt < open.attempts {
+            open.written_attempt = open.attempts;
+            records.append(Record::Attempt(uuid, open.attempts));
+        }
+        false
+    }
+
     /// Begins an execution that has its executor, once all that must be on record is.
     pub(super) fn begin(&mut self, uuid: Uuid) {
+        let is_beginning = |open: &Open| matches!(open.phase, Phase::Beginning { .. });
+        if !self.open.get(&uuid).is_some_and(is_beginning) || !self.note(uuid) {
+            return;
+        }
         let Some(open) = self.open.get_mut(&uuid) else { return };
-        if !open.is_recorded || !matches!(open.phase, Phase::Beginning { .. }) {
-            return;
-        }
-        if let Some(records) = &mut self.records
-            && open.records_attempts
-            && open.recorded_attempt < open.attempts
-        {
-            if open.written_attempt < open.attempts {
-                open.written_attempt = open.attempts;
-                records.append(Record::Attempt(uuid, open.attempts));
-            }
-            return;
-        }
         let Phase::Beginning { entry, executor } = std::mem::replace(&mut open.phase, Phase::Queued) else {
             return;
         };
         let (job, attempt, dispatcher) = (open.job.clone(), open.attempts, self.myself.clone());
         if executor.cast(executor::Msg::Run { job, attempt, dispatcher }).is_err() {
             // It died idle; its pool will say so.
-            open.attempts -= 1;
             self.by_executor.remove(&executor.get_id());
-            return self.queue_again(entry);
+            return self.unclaim(entry);
         }
         open.started_ms = Some(now_ms());
         open.left(Stage::Queue);
