@@ -16,6 +16,7 @@ mod frame;
 mod handshake;
 mod many;
 mod socket;
+mod wire;
 
 /// How long nothing is accepted after accepting failed.
 const PAUSE: Duration = Duration::from_millis(50);

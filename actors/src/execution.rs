@@ -269,6 +269,11 @@ impl Options {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Client(pub IpAddr);
 
+impl Client {
+    /// All who ask about definitions: they share a turn.
+    pub const UNNAMED: Self = Self(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
+}
+
 /// A client's trace context (W3C Trace Context): `00-<32 hex>-<16 hex>-<2 hex>`; what has another form is none.
 pub fn trace_context(text: &str) -> Option<String> {
     let lengths: Vec<usize> = text.split('-').map(str::len).collect();

@@ -16,6 +16,7 @@
 //! An actor's file reads: what it owns and what happens when it dies, `Msg`, `Args`, the actor, its `State`.
 //! The domain is pure and knows no actor: [`definition`], [`execution`], [`query`], [`error`].
 
+mod admission;
 mod artifacts;
 pub mod compiled;
 pub mod definition;

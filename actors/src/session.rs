@@ -235,7 +235,7 @@ impl State {
         let caller = Caller::Actor(self.myself.get_derived());
         // One effect for both questions: each costs a task and a message.
         let submission = async move {
-            let definition = system.resolve(request.kind, &request.id).await?;
+            let definition = system.resolve(client, request.kind, &request.id).await?;
             let mut job = Job::new(uuid, definition, request.input, request.options, client)?;
             (job.traceparent, job.log) = (traceparent, log);
             system.submit(job, caller).await
@@ -403,6 +403,9 @@ impl State {
         let frame = Frame { id, uuid, news };
         // The edge takes each frame at once, or its client does not read: its outcomes stay where they are recorded.
         let is_stuck = self.args.frames.try_send(frame).is_err() || !may_have_it;
+        if is_stuck {
+            self.args.backlog.give_up();
+        }
         if is_over || (is_stuck && !self.is_leaving) {
             self.myself.stop(None);
         }

@@ -1,7 +1,4 @@
 //! The one handle on a running engine: starts the tree, finds its actors by name at each call, and drains it.
-//!
-//! Mailboxes are unbounded, so admission comes before the message: a semaphore for each target, whose permit
-//! travels with the message. No permit means `overloaded`.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -9,8 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use ractor::{Actor, ActorId, ActorRef, Message, RpcReplyPort};
-use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, mpsc, oneshot, watch};
 
+use crate::admission::Admission;
 use crate::compiled::Compiled;
 use crate::definition::{Definition, Kind, Patch};
 use crate::dispatcher::{self, Caller};
@@ -55,11 +53,11 @@ struct Inner {
     folders: Folders,
     context: Arc<Context>,
     slot: registry::Slot,
-    registry_admission: Arc<Semaphore>,
-    query_admission: Arc<Semaphore>,
-    source_admission: Arc<Semaphore>,
-    dispatcher_admission: Arc<Semaphore>,
-    session_admission: Arc<Semaphore>,
+    registry_admission: Admission,
+    query_admission: Admission,
+    source_admission: Admission,
+    dispatcher_admission: Admission,
+    session_admission: Admission,
     /// How many bytes of outcomes wait for clients.
     backlog: Arc<AtomicUsize>,
     draining: AtomicBool,
@@ -122,13 +120,12 @@ impl System {
         started.map_err(|error| {
             Error::unavailable(format!("the supervision tree could not be started: {error}"))
         })?;
-        let admission = |permits| Arc::new(Semaphore::new(permits));
         let inner = Inner {
-            registry_admission: admission(settings.store.max_pending),
-            query_admission: admission(MAX_QUERIES),
-            source_admission: admission(MAX_REGISTRATIONS),
-            dispatcher_admission: admission(settings.dispatcher.max_pending),
-            session_admission: admission(host.sessions),
+            registry_admission: Admission::new(settings.store.max_pending),
+            query_admission: Admission::new(MAX_QUERIES),
+            source_admission: Admission::new(MAX_REGISTRATIONS),
+            dispatcher_admission: Admission::new(settings.dispatcher.max_pending),
+            session_admission: Admission::new(host.sessions),
             backlog: Arc::default(),
             names,
             settings,
@@ -165,7 +162,7 @@ impl System {
     /// `conflict` where its id is taken; `overloaded`, `unavailable`.
     pub async fn create(&self, definition: Definition) -> Result<Arc<Compiled>> {
         let definition = Box::new(definition);
-        self.ask(|permit, reply| registry::Msg::Create { definition, permit, reply }).await
+        self.ask(Client::UNNAMED, |permit, reply| registry::Msg::Create { definition, permit, reply }).await
     }
 
     /// The definition of exactly this id.
@@ -173,15 +170,15 @@ impl System {
     /// # Errors
     /// `not_found`; `overloaded`, `unavailable`.
     pub async fn get(&self, kind: Kind, id: &str) -> Result<Arc<Compiled>> {
-        self.look_up(kind, id, registry::Msg::Get).await
+        self.look_up(Client::UNNAMED, kind, id, registry::Msg::Get).await
     }
 
     /// The definition that this id, bare name, `name:latest` or range means.
     ///
     /// # Errors
     /// `not_found`; `overloaded`, `unavailable`.
-    pub async fn resolve(&self, kind: Kind, id: &str) -> Result<Arc<Compiled>> {
-        self.look_up(kind, id, registry::Msg::Resolve).await
+    pub async fn resolve(&self, client: Client, kind: Kind, id: &str) -> Result<Arc<Compiled>> {
+        self.look_up(client, kind, id, registry::Msg::Resolve).await
     }
 
     /// Replaces the given fields of a definition.
@@ -196,7 +193,15 @@ impl System {
         if_match: Option<String>,
     ) -> Result<Arc<Compiled>> {
         let (id, patch) = (id.to_owned(), Box::new(patch));
-        self.ask(|permit, reply| registry::Msg::Update { kind, id, patch, if_match, permit, reply }).await
+        self.ask(Client::UNNAMED, |permit, reply| registry::Msg::Update {
+            kind,
+            id,
+            patch,
+            if_match,
+            permit,
+            reply,
+        })
+        .await
     }
 
     /// Removes a definition; executions that were accepted with it keep it.
@@ -205,7 +210,8 @@ impl System {
     /// `not_found`, `precondition_failed`; `overloaded`, `unavailable`.
     pub async fn delete(&self, kind: Kind, id: &str, if_match: Option<String>) -> Result<Arc<Compiled>> {
         let id = id.to_owned();
-        self.ask(|permit, reply| registry::Msg::Delete { kind, id, if_match, permit, reply }).await
+        self.ask(Client::UNNAMED, |permit, reply| registry::Msg::Delete { kind, id, if_match, permit, reply })
+            .await
     }
 
     /// Fetches a definition from the configured sources and adds it.
@@ -214,7 +220,7 @@ impl System {
     /// `not_found`, `source_unavailable`, `conflict`; `overloaded`, `unavailable`.
     pub async fn register(&self, kind: Kind, id: &str) -> Result<Arc<Compiled>> {
         let id = id.to_owned();
-        self.ask_within(&self.inner.source_admission, |permit, reply| registry::Msg::Register {
+        self.ask_at_once(&self.inner.source_admission, |permit, reply| registry::Msg::Register {
             kind,
             id,
             permit,
@@ -229,7 +235,7 @@ impl System {
     /// `overloaded`, `unavailable`.
     pub async fn query(&self, kind: Kind, filter: Filter, page: PageRequest) -> Result<Page> {
         let filter = Box::new(filter);
-        self.ask_within(&self.inner.query_admission, |permit, reply| registry::Msg::Query {
+        self.ask_at_once(&self.inner.query_admission, |permit, reply| registry::Msg::Query {
             kind,
             filter,
             page,
@@ -246,7 +252,7 @@ impl System {
     /// `draining`, `overloaded`, `unavailable`.
     pub async fn submit(&self, job: Job, caller: Caller) -> Result<ActorId> {
         self.refuse_when_draining()?;
-        let permit = admit(&self.inner.dispatcher_admission)?;
+        let permit = self.inner.dispatcher_admission.in_turn(job.client).await?;
         let recorded = match job.key() {
             Some(key) if self.inner.settings.is_journalled() => self.recorded_under(key).await?,
             _ => None,
@@ -277,7 +283,7 @@ impl System {
         window: usize,
     ) -> Result<Connection> {
         self.refuse_when_draining()?;
-        let permit = Arc::new(admit(&self.inner.session_admission)?);
+        let permit = Arc::new(self.inner.session_admission.at_once()?);
         let (sender, frames) = mpsc::channel(FRAMES * window.max(1));
         let backlog = Arc::new(Backlog::new(self.inner.backlog.clone()));
         let log = Arc::new(LogRing::new(self.inner.settings.limits.log_lines));
@@ -336,13 +342,14 @@ impl System {
     /// A lookup changes nothing, so one that a dying registry lost is asked once more.
     async fn look_up(
         &self,
+        client: Client,
         kind: Kind,
         id: &str,
         message: fn(Lookup) -> registry::Msg,
     ) -> Result<Arc<Compiled>> {
         let ask = || {
             let id = id.to_owned();
-            self.ask(move |permit, reply| message(Lookup { kind, id, permit, reply }))
+            self.ask(client, move |permit, reply| message(Lookup { kind, id, permit, reply }))
         };
         match ask().await {
             Err(error) if error.code() == Code::Unavailable => ask().await,
@@ -350,19 +357,23 @@ impl System {
         }
     }
 
+    /// Asks the registry, as soon as it is this client's turn.
     async fn ask<T: Send + 'static>(
         &self,
+        client: Client,
         message: impl FnOnce(OwnedSemaphorePermit, registry::Reply<T>) -> registry::Msg,
     ) -> Result<T> {
-        self.ask_within(&self.inner.registry_admission, message).await
+        let permit = self.inner.registry_admission.in_turn(client).await?;
+        self.call::<registry::Msg, _>(&self.inner.names.registry(), |reply| message(permit, reply)).await?
     }
 
-    async fn ask_within<T: Send + 'static>(
+    /// Asks the registry what takes long, while not too much of that is under way.
+    async fn ask_at_once<T: Send + 'static>(
         &self,
-        admission: &Arc<Semaphore>,
+        admission: &Admission,
         message: impl FnOnce(OwnedSemaphorePermit, registry::Reply<T>) -> registry::Msg,
     ) -> Result<T> {
-        let permit = admit(admission)?;
+        let permit = admission.at_once()?;
         self.call::<registry::Msg, _>(&self.inner.names.registry(), |reply| message(permit, reply)).await?
     }
 
@@ -378,10 +389,4 @@ impl System {
         actor.cast(message(sender.into())).map_err(|_| lost())?;
         answer.await.map_err(|_| lost())
     }
-}
-
-fn admit(semaphore: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit> {
-    let full =
-        |_| Error::new(Code::Overloaded, "the service has as many requests as it takes; try again later");
-    semaphore.clone().try_acquire_owned().map_err(full)
 }

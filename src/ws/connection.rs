@@ -24,15 +24,20 @@ use crate::config::OnDisconnect;
 /// Serves one connection to its end.
 pub async fn serve(stream: TcpStream, peer: SocketAddr, edge: &Edge) {
     let Some(opened) = handshake::open(stream, edge).await else { return };
-    let mut socket = Socket::new(opened.socket);
+    let mut socket = Socket::new(opened.socket, opened.taken);
     let code = match opened.door {
         None => socket.refuse(&Error::invalid("Invalid path")).await,
         Some(door) => {
             let client = Client(peer.ip().to_canonical());
             let window = if door == Door::Many { edge.config.window } else { 1 };
             match edge.system.open_session(door, client, opened.traceparent, window).await {
-                Ok(connection) if door == Door::Many => many::serve(&mut socket, connection, edge).await,
-                Ok(connection) => one_shot(&mut socket, connection, edge).await,
+                Ok(connection) => {
+                    socket.backlog = Some(connection.backlog.clone());
+                    match door {
+                        Door::Many => many::serve(&mut socket, connection, edge).await,
+                        Door::Once(_) => one_shot(&mut socket, connection, edge).await,
+                    }
+                }
                 Err(error) => socket.refuse(&error).await,
             }
         }
@@ -78,6 +83,7 @@ async fn follow(socket: &mut Socket, mut connection: Connection, edge: &Edge) ->
     let idle = Duration::from_millis(edge.config.idle_timeout_ms);
     let mut ping = tokio::time::interval_at(Instant::now() + ping_every, ping_every);
     loop {
+        let silent_at = socket.heard + idle;
         tokio::select! {
             frame = connection.frames.recv() => match frame {
                 Some(frame) => match frame.news {
@@ -116,12 +122,8 @@ async fn follow(socket: &mut Socket, mut connection: Connection, edge: &Edge) ->
                 Some(Err(error)) => return socket.refuse_unreadable(&error, edge.config.message_bytes).await,
                 None => return None,
             },
-            _ = ping.tick() => {
-                if socket.heard.elapsed() >= idle {
-                    return None;
-                }
-                socket.ping().await?;
-            }
+            () = tokio::time::sleep_until(silent_at) => return None,
+            _ = ping.tick() => socket.ping().await?,
         }
     }
 }

@@ -12,6 +12,7 @@ use tokio_tungstenite::tungstenite::http::{StatusCode, header};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 use super::Edge;
+use super::wire::{Taken, Wire};
 use crate::envelope::refusal;
 
 /// The library would take 128 KiB for each connection at once, and let the write buffer grow without end.
@@ -23,7 +24,9 @@ const WRITE_BUFFER_BYTES: usize = 64 * 1024;
 /// A connection that came in, and what its path asks for; nothing where there is no such path.
 pub struct Opened {
     /// The connection.
-    pub socket: WebSocketStream<TcpStream>,
+    pub socket: WebSocketStream<Wire>,
+    /// How much of what is written the client has taken.
+    pub taken: Taken,
     /// What it is for.
     pub door: Option<Door>,
     /// The client's trace context, where it is one (W3C Trace Context, `traceparent`).
@@ -57,9 +60,11 @@ pub async fn open(stream: TcpStream, edge: &Edge) -> Option<Opened> {
             .map(|()| response)
             .map_err(|error| refused(&error))
     };
-    let accept = tokio_tungstenite::accept_hdr_async_with_config(stream, check, Some(config));
+    let wire = Wire::new(stream);
+    let taken = wire.taken();
+    let accept = tokio_tungstenite::accept_hdr_async_with_config(wire, check, Some(config));
     match tokio::time::timeout(Duration::from_millis(edge.config.handshake_timeout_ms), accept).await {
-        Ok(Ok(socket)) => Some(Opened { socket, door, traceparent }),
+        Ok(Ok(socket)) => Some(Opened { socket, taken, door, traceparent }),
         Ok(Err(error)) => {
             tracing::debug!(%error, "a handshake failed");
             None

@@ -70,6 +70,11 @@ impl Many {
             if is_closing && self.open == 0 {
                 return Some(CloseCode::Away);
             }
+            if self.open >= edge.config.window {
+                // Nothing is read, so nothing can be heard.
+                socket.heard = Instant::now();
+            }
+            let silent_at = socket.heard + idle;
             tokio::select! {
                 received = self.connection.frames.recv_many(&mut frames, BATCH) => {
                     if received == 0 {
@@ -92,12 +97,8 @@ impl Many {
                     Some(Err(error)) => return socket.refuse_unreadable(&error, edge.config.message_bytes).await,
                     None => return None,
                 },
-                _ = ping.tick() => {
-                    if socket.heard.elapsed() >= idle && self.open < edge.config.window {
-                        return None;
-                    }
-                    socket.ping().await?;
-                }
+                () = tokio::time::sleep_until(silent_at) => return None,
+                _ = ping.tick() => socket.ping().await?,
                 () = closed(&mut closing), if !is_closing => is_closing = true,
             }
         }

@@ -1,12 +1,13 @@
 //! The client's end of one connection: what it sends, what is written to it, how it is closed. All with deadlines.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use actors::error::{Code, Error};
 use actors::log::Lines;
+use actors::session::Backlog;
 use futures_util::{SinkExt, StreamExt};
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
@@ -14,11 +15,16 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 use uuid::Uuid;
 
+use super::wire::{Taken, Wire};
 use super::{Edge, frame};
 use crate::envelope::refusal;
 
 /// How long a client may take to take something small.
 const WRITE: Duration = Duration::from_secs(30);
+
+/// How often it is looked at whether a client takes anything, and how long it may take nothing where no session says so.
+const LOOK: Duration = Duration::from_millis(100);
+const STILL: Duration = Duration::from_secs(20);
 
 /// How fast a client must at least take something large, in bytes a second.
 const SLOWEST: u64 = 64 * 1024;
@@ -42,7 +48,10 @@ pub enum Request {
 
 /// The client's end.
 pub struct Socket {
-    socket: WebSocketStream<TcpStream>,
+    socket: WebSocketStream<Wire>,
+    taken: Taken,
+    /// What waits for this client, once it has a session.
+    pub backlog: Option<Arc<Backlog>>,
     /// When the client last sent anything.
     pub heard: Instant,
     /// The client sent what is no WebSocket message; nothing more can be read as one.
@@ -51,8 +60,8 @@ pub struct Socket {
 
 impl Socket {
     /// Of a connection that came in.
-    pub fn new(socket: WebSocketStream<TcpStream>) -> Self {
-        Self { socket, heard: Instant::now(), is_broken: false }
+    pub fn new(socket: WebSocketStream<Wire>, taken: Taken) -> Self {
+        Self { socket, taken, backlog: None, heard: Instant::now(), is_broken: false }
     }
 
     /// Waits for the request; pings meanwhile are answered by the library.
@@ -121,21 +130,21 @@ impl Socket {
     }
 
     pub async fn write(&mut self, message: Message) -> Option<()> {
-        let patience = WRITE + Duration::from_secs(message.len() as u64 / SLOWEST);
-        timeout(patience, self.socket.send(message)).await.ok()?.ok()
+        let most = WRITE + Duration::from_secs(message.len() as u64 / SLOWEST);
+        patiently(&self.taken, self.backlog.as_deref(), most, self.socket.send(message)).await
     }
 
     /// Writes frames in one go.
     pub async fn send_all(&mut self, frames: Vec<String>) -> Option<()> {
         let bytes: usize = frames.iter().map(String::len).sum();
-        let patience = WRITE + Duration::from_secs(bytes as u64 / SLOWEST);
+        let most = WRITE + Duration::from_secs(bytes as u64 / SLOWEST);
         let all = async {
             for text in frames {
                 self.socket.feed(Message::text(text)).await?;
             }
             self.socket.flush().await
         };
-        timeout(patience, all).await.ok()?.ok()
+        patiently(&self.taken, self.backlog.as_deref(), most, all).await
     }
 
     /// Writes all lines that wait, in one go.
@@ -186,6 +195,41 @@ impl Socket {
             if left == 0 {
                 return;
             }
+        }
+    }
+}
+
+/// Writes for as long as the client takes something now and then; the less room there is for what waits for clients, the
+/// sooner. One that gets no more is left at once.
+async fn patiently(
+    taken: &Taken,
+    backlog: Option<&Backlog>,
+    most: Duration,
+    write: impl Future<Output = Result<(), WsError>>,
+) -> Option<()> {
+    let mut write = std::pin::pin!(write);
+    let begun = Instant::now();
+    let (mut bytes, mut since) = (taken.bytes(), begun);
+    loop {
+        let given_up = async {
+            match backlog {
+                Some(backlog) => backlog.given_up().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            written = &mut write => return written.ok(),
+            () = given_up => return None,
+            () = tokio::time::sleep(LOOK) => {}
+        }
+        let (now, patience) = (Instant::now(), backlog.map_or(STILL, Backlog::patience));
+        if taken.bytes() != bytes {
+            (bytes, since) = (taken.bytes(), now);
+        }
+        if now - since >= patience || now - begun >= most {
+            tracing::debug!("a client does not read what is written to it, and is given up");
+            return None;
         }
     }
 }

@@ -83,7 +83,7 @@ impl System {
         client: Client,
         traceparent: Option<String>,
     ) -> Result<Execution> {
-        let definition = self.resolve(kind, id).await?;
+        let definition = self.resolve(client, kind, id).await?;
         let mut job = Job::new(Uuid::now_v7(), definition, input, options, client)?;
         job.traceparent = traceparent;
         let (sender, mut news) = mpsc::unbounded_channel();
