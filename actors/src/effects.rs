@@ -1,11 +1,14 @@
 //! Effects of an actor: tasks that its state owns, so that no `handle` waits for a store, a process or
-//! another actor. They are aborted when the state is dropped; a result *or a panic* comes back as a message.
+//! another actor. They are dropped when the state is; a result *or a panic* comes back as a message.
+//!
+//! Nothing is kept of a task that ended: a set that is emptied only now and then would hold the room of each.
 
 use std::panic::AssertUnwindSafe;
 
 use futures_util::FutureExt;
 use ractor::{ActorRef, Message};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
 
 /// The effect panicked; the panic's own message is in the log.
 #[derive(Debug)]
@@ -15,13 +18,14 @@ pub struct Panicked;
 #[derive(Debug)]
 pub struct Effects<M> {
     myself: ActorRef<M>,
-    tasks: JoinSet<()>,
+    /// Its end is theirs.
+    alive: watch::Sender<()>,
 }
 
 impl<M: Message> Effects<M> {
     /// No effects yet.
     pub fn new(myself: ActorRef<M>) -> Self {
-        Self { myself, tasks: JoinSet::new() }
+        Self { myself, alive: watch::Sender::new(()) }
     }
 
     /// Runs a future; what it gives, or that it panicked, becomes a message to the actor itself.
@@ -34,12 +38,17 @@ impl<M: Message> Effects<M> {
         T: Send + 'static,
         F: Future<Output = T> + Send + 'static,
     {
-        while self.tasks.try_join_next().is_some() {}
-        let myself = self.myself.clone();
-        self.tasks.spawn(async move {
-            let result = AssertUnwindSafe(future).catch_unwind().await.map_err(|_| Panicked);
-            // An actor that is gone wants no result.
-            let _ = myself.cast(done(result));
-        })
+        let (myself, mut alive) = (self.myself.clone(), self.alive.subscribe());
+        let effect = async move {
+            tokio::select! {
+                biased;
+                _ = alive.changed() => {}
+                result = AssertUnwindSafe(future).catch_unwind() => {
+                    // An actor that is gone wants no result.
+                    let _ = myself.cast(done(result.map_err(|_| Panicked)));
+                }
+            }
+        };
+        tokio::spawn(effect).abort_handle()
     }
 }

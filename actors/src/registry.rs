@@ -1,4 +1,4 @@
-//! The registry: definitions by id, held in the store and kept ready in a cache.
+//! The registry: definitions by id, held in the store and kept ready for whoever asks.
 //!
 //! It owns the store while it lives; Root supervises it. When it dies, the requests it was serving lose their
 //! reply port and are told `unavailable`; definitions that were handed out stay good, and the next registry
@@ -8,11 +8,10 @@
 //! Writes run one after the other, in the order in which they came. Reads run beside them and beside each
 //! other; queries, which may look at many definitions, only a few at a time.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use quick_cache::unsync::Cache;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use tokio::sync::{Mutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
@@ -27,12 +26,14 @@ use crate::runtime::Context;
 use crate::settings::{JournalSettings, SourceSettings, StoreSettings};
 use crate::supervision::{Intensity, Verdict};
 
+mod known;
 mod pin;
 mod read;
 mod sources;
 mod store;
 mod write;
 
+pub use known::Known;
 use pin::Source;
 pub use read::{Page, PageRequest};
 pub use store::{Location, Store, StoreError};
@@ -52,9 +53,6 @@ const CONCURRENT_QUERIES: usize = 2;
 
 /// How soon a journal that could not be started is tried again.
 const JOURNAL_RETRY: Duration = Duration::from_millis(2);
-
-/// How many resolved names are remembered between two writes.
-const MAX_ALIASES: usize = 4_096;
 
 /// A write with what its source is, or why it is refused and whom to tell.
 type Pinning = std::result::Result<Write, (Error, Reply<Arc<Compiled>>)>;
@@ -166,6 +164,8 @@ pub struct Args {
     pub slot: Slot,
     /// `[store]`.
     pub settings: StoreSettings,
+    /// What is kept ready.
+    pub known: Arc<Known>,
     /// `[[sources]]`.
     pub sources: Arc<[SourceSettings]>,
     /// Where the programs of definitions are kept.
@@ -230,23 +230,12 @@ pub struct State {
     lease: Option<Lease>,
     /// What came before the store was at hand; bounded by admission.
     waiting: Vec<Msg>,
-    cache: [Cache<String, Arc<Compiled>, Weight>; 2],
-    /// Which id a name or a range meant since the last write.
-    aliases: HashMap<(Kind, String), String>,
+    known: Arc<Known>,
     writes: VecDeque<Write>,
     writing: bool,
     /// Counts writes, so that a read that began before one is not cached after it.
     epoch: u64,
     queries: Arc<Semaphore>,
-}
-
-#[derive(Clone, Debug)]
-struct Weight;
-
-impl quick_cache::Weighter<String, Arc<Compiled>> for Weight {
-    fn weight(&self, id: &String, definition: &Arc<Compiled>) -> u64 {
-        id.len() as u64 + definition.weight()
-    }
 }
 
 impl State {
@@ -257,8 +246,8 @@ impl State {
         effects.run(async move { Arc::new(slot.lock_owned().await) }, |lease| {
             lease.map_or(Msg::Settled, Msg::Lent)
         });
-        let bytes = args.settings.cache_mb * 1024 * 1024 / 2;
-        let cache = || Cache::with_weighter(1_000, bytes, Weight);
+        // What the predecessor was writing when it died may be stored or not.
+        args.known.clear();
         Self {
             myself,
             names: args.names,
@@ -270,8 +259,7 @@ impl State {
             context: args.context,
             lease: None,
             waiting: Vec::new(),
-            cache: [cache(), cache()],
-            aliases: HashMap::new(),
+            known: args.known,
             writes: VecDeque::new(),
             writing: false,
             epoch: 0,
@@ -329,8 +317,8 @@ impl State {
 
     fn stats(&self) -> Stats {
         Stats {
-            cached: self.cache.iter().map(Cache::len).sum(),
-            cached_bytes: self.cache.iter().map(Cache::weight).sum(),
+            cached: self.known.count(),
+            cached_bytes: self.known.bytes(),
             pending_writes: self.writes.len() + usize::from(self.writing),
             ready: self.lease.as_ref().is_some_and(|lease| lease.is_open()),
         }
@@ -341,10 +329,9 @@ impl State {
     }
 
     fn look_up(&mut self, lookup: Lookup, exact: bool) {
-        let cache = &self.cache[lookup.kind as usize];
-        let means = |id: &String| self.aliases.get(&(lookup.kind, id.clone()));
-        let aliased = if exact { None } else { means(&lookup.id) };
-        let found = cache.get(lookup.id.as_str()).or_else(|| cache.get(aliased?.as_str())).cloned();
+        let known = &self.known;
+        let found =
+            if exact { known.get(lookup.kind, &lookup.id) } else { known.resolve(lookup.kind, &lookup.id) };
         if let Some(definition) = found {
             drop(lookup.reply.send(Ok(definition)));
             return;
@@ -368,9 +355,9 @@ impl State {
         if let Ok(definition) = &result
             && epoch == self.epoch
         {
-            self.cache[lookup.kind as usize].insert(definition.id.clone(), definition.clone());
-            if !exact && definition.id != lookup.id && self.aliases.len() < MAX_ALIASES {
-                self.aliases.insert((lookup.kind, lookup.id), definition.id.clone());
+            self.known.insert(definition.clone());
+            if !exact && definition.id != lookup.id {
+                self.known.note(lookup.kind, lookup.id, &definition.id);
             }
         }
         drop(lookup.reply.send(result));
@@ -469,20 +456,19 @@ impl State {
     fn written(&mut self, result: std::result::Result<write::Done, Panicked>) {
         self.writing = false;
         self.epoch += 1;
-        self.aliases.clear();
+        self.known.forget_names();
         match result {
             Ok(done) => self.settle(done),
             // The write's reply port went with it, so its caller knows; what it wrote is unknown.
-            Err(Panicked) => self.cache.iter_mut().for_each(Cache::clear),
+            Err(Panicked) => self.known.clear(),
         }
         self.write_next();
     }
 
     fn settle(&mut self, done: write::Done) {
-        let cache = &mut self.cache[done.kind as usize];
         match &done.result {
-            Ok(definition) if !done.removed => cache.insert(definition.id.clone(), definition.clone()),
-            _ => drop(cache.remove(done.id.as_str())),
+            Ok(definition) if !done.removed => self.known.insert(definition.clone()),
+            _ => self.known.remove(done.kind, &done.id),
         }
         drop(done.reply.send(done.result));
     }

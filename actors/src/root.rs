@@ -76,6 +76,8 @@ pub struct Args {
     pub settings: Arc<Settings>,
     /// The open store.
     pub slot: registry::Slot,
+    /// The definitions that are kept ready.
+    pub known: Arc<registry::Known>,
     /// What every run needs.
     pub context: Arc<Context>,
     /// Where it is told why the service must end.
@@ -164,6 +166,7 @@ impl State {
                     names: names.clone(),
                     journal: settings.journal.clone(),
                     slot: self.args.slot.clone(),
+                    known: self.args.known.clone(),
                     settings: settings.store.clone(),
                     sources,
                     context: self.args.context.clone(),

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef};
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -17,7 +18,7 @@ use crate::effects::{Effects, Panicked};
 use crate::error::{Code, Error, Result};
 use crate::execution::{Client, Job, Outcome};
 use crate::log::LogRing;
-use crate::system::System;
+use crate::system::{Submitted, System};
 
 mod backlog;
 mod request;
@@ -233,12 +234,28 @@ impl State {
         let (system, client) = (self.args.system.clone(), self.args.client);
         let traceparent = self.args.traceparent.clone();
         let caller = Caller::Actor(self.myself.get_derived());
-        // One effect for both questions: each costs a task and a message.
-        let submission = async move {
-            let definition = system.resolve(client, request.kind, &request.id).await?;
-            let mut job = Job::new(uuid, definition, request.input, request.options, client)?;
-            (job.traceparent, job.log) = (traceparent, log);
-            system.submit(job, caller).await
+        let job = move |definition, input, options| {
+            let job = Job::new(uuid, definition, input, options, client)?;
+            Ok(Box::new(Job { traceparent, log, ..job }))
+        };
+        let Request { kind, id, input, options } = request;
+        let submission = match system.known(kind, &id) {
+            // Mostly nothing has to be waited for: a task would cost more than the rest.
+            Some(definition) => {
+                match job(definition, input, options).and_then(|job| system.submit_now(job, caller)) {
+                    Ok(Submitted::To(dispatcher)) => return self.submitted(uuid, Ok(Ok(dispatcher))),
+                    Ok(Submitted::Not(job, caller)) => {
+                        async move { system.submit(job, caller).await }.boxed()
+                    }
+                    Err(error) => return self.submitted(uuid, Ok(Err(error))),
+                }
+            }
+            // One effect for both questions: each costs a task and a message.
+            None => async move {
+                let definition = system.resolve(client, kind, &id).await?;
+                system.submit(job(definition, input, options)?, caller).await
+            }
+            .boxed(),
         };
         self.effects.run(submission, move |result| Msg::Submitted(uuid, result));
     }

@@ -17,7 +17,7 @@ use crate::execution::{Client, Job, Runtime};
 use crate::log::LogRing;
 use crate::names::Names;
 use crate::query::Filter;
-use crate::registry::{self, Location, Lookup, Page, PageRequest, Store};
+use crate::registry::{self, Known, Location, Lookup, Page, PageRequest, Store};
 use crate::root::{self, RootActor};
 use crate::runtime::{Context, Places};
 use crate::session::{self, Backlog, Door, FRAMES, Frame};
@@ -53,6 +53,7 @@ struct Inner {
     folders: Folders,
     context: Arc<Context>,
     slot: registry::Slot,
+    known: Arc<Known>,
     registry_admission: Admission,
     query_admission: Admission,
     source_admission: Admission,
@@ -71,6 +72,15 @@ pub struct Host {
     pub sessions: usize,
     /// How a launcher is started: a program that calls [`crate::launcher::main`], and its arguments.
     pub launcher: Vec<OsString>,
+}
+
+/// What became of an execution that was to be submitted without waiting.
+#[derive(Debug)]
+pub enum Submitted {
+    /// This dispatcher has it.
+    To(ActorId),
+    /// Something has to be waited for.
+    Not(Box<Job>, Caller),
 }
 
 /// A session and the ways on which its frames and its log come.
@@ -108,11 +118,13 @@ impl System {
 
         let (names, settings) = (Names::unique(), Arc::new(settings));
         let slot: registry::Slot = Arc::new(Mutex::new(Arc::new(store)));
+        let known = Arc::new(Known::new(settings.store.cache_mb << 20));
         let (fatal_sender, fatal) = watch::channel(None);
         let args = root::Args {
             names: names.clone(),
             settings: settings.clone(),
             slot: slot.clone(),
+            known: known.clone(),
             context: context.clone(),
             fatal: fatal_sender,
         };
@@ -132,6 +144,7 @@ impl System {
             folders,
             context,
             slot,
+            known,
             draining: AtomicBool::new(false),
             fatal,
         };
@@ -170,7 +183,10 @@ impl System {
     /// # Errors
     /// `not_found`; `overloaded`, `unavailable`.
     pub async fn get(&self, kind: Kind, id: &str) -> Result<Arc<Compiled>> {
-        self.look_up(Client::UNNAMED, kind, id, registry::Msg::Get).await
+        match self.inner.known.get(kind, id) {
+            Some(definition) => Ok(definition),
+            None => self.look_up(Client::UNNAMED, kind, id, registry::Msg::Get).await,
+        }
     }
 
     /// The definition that this id, bare name, `name:latest` or range means.
@@ -178,7 +194,15 @@ impl System {
     /// # Errors
     /// `not_found`; `overloaded`, `unavailable`.
     pub async fn resolve(&self, client: Client, kind: Kind, id: &str) -> Result<Arc<Compiled>> {
-        self.look_up(client, kind, id, registry::Msg::Resolve).await
+        match self.known(kind, id) {
+            Some(definition) => Ok(definition),
+            None => self.look_up(client, kind, id, registry::Msg::Resolve).await,
+        }
+    }
+
+    /// The same, where it is kept ready.
+    pub fn known(&self, kind: Kind, id: &str) -> Option<Arc<Compiled>> {
+        self.inner.known.resolve(kind, id)
     }
 
     /// Replaces the given fields of a definition.
@@ -250,14 +274,14 @@ impl System {
     ///
     /// # Errors
     /// `draining`, `overloaded`, `unavailable`.
-    pub async fn submit(&self, job: Job, caller: Caller) -> Result<ActorId> {
+    pub async fn submit(&self, job: Box<Job>, caller: Caller) -> Result<ActorId> {
         self.refuse_when_draining()?;
         let permit = self.inner.dispatcher_admission.in_turn(job.client).await?;
         let recorded = match job.key() {
             Some(key) if self.inner.settings.is_journalled() => self.recorded_under(key).await?,
             _ => None,
         };
-        let mut message = dispatcher::Msg::Submit { job: Box::new(job), caller, permit, recorded };
+        let mut message = dispatcher::Msg::Submit { job, caller, permit, recorded };
         loop {
             let dispatcher =
                 self.inner.names.wait_for::<dispatcher::Msg>(&self.inner.names.dispatcher()).await?;
@@ -268,6 +292,28 @@ impl System {
                 Err(_) => return Err(Error::unavailable("the dispatcher cannot be reached")),
             }
             tokio::task::yield_now().await;
+        }
+    }
+
+    /// The same, where nothing has to be waited for; otherwise the execution comes back.
+    ///
+    /// # Errors
+    /// `draining`, `unavailable`.
+    pub fn submit_now(&self, job: Box<Job>, caller: Caller) -> Result<Submitted> {
+        self.refuse_when_draining()?;
+        // Whether its idempotency key is on record is a question to the journal.
+        let asks = job.options.idempotency_key.is_some() && self.inner.settings.is_journalled();
+        let place = if asks { None } else { self.inner.dispatcher_admission.at_once().ok() };
+        let dispatcher = self.inner.names.find::<dispatcher::Msg>(&self.inner.names.dispatcher());
+        let (Some(permit), Some(dispatcher)) = (place, dispatcher) else {
+            return Ok(Submitted::Not(job, caller));
+        };
+        match dispatcher.cast(dispatcher::Msg::Submit { job, caller, permit, recorded: None }) {
+            Ok(()) => Ok(Submitted::To(dispatcher.get_id())),
+            Err(ractor::MessagingErr::SendErr(dispatcher::Msg::Submit { job, caller, .. })) => {
+                Ok(Submitted::Not(job, caller))
+            }
+            Err(_) => Err(Error::unavailable("the dispatcher cannot be reached")),
         }
     }
 

@@ -18,7 +18,7 @@ use crate::envelope::refusal;
 /// The library would take 128 KiB for each connection at once, and let the write buffer grow without end.
 const BUFFER_BYTES: usize = 4 * 1024;
 
-/// What may wait to be written to a client that reads slowly, beyond one message.
+/// What may wait in it to be written to a client that reads slowly; large frames go past it.
 const WRITE_BUFFER_BYTES: usize = 64 * 1024;
 
 /// A connection that came in, and what its path asks for; nothing where there is no such path.
@@ -36,12 +36,10 @@ pub struct Opened {
 /// Answers the handshake. A client that is too slow, or speaks no WebSocket, is gone.
 pub async fn open(stream: TcpStream, edge: &Edge) -> Option<Opened> {
     let (mut door, mut traceparent) = (None, None);
-    // The largest outcome is an output and its frame; it must fit behind what waits already.
-    let largest = usize::try_from(edge.system.max_output_bytes()).unwrap_or(usize::MAX / 8);
     let config = WebSocketConfig::default()
         .read_buffer_size(BUFFER_BYTES)
         .write_buffer_size(BUFFER_BYTES)
-        .max_write_buffer_size(largest.saturating_mul(2).saturating_add(WRITE_BUFFER_BYTES))
+        .max_write_buffer_size(WRITE_BUFFER_BYTES)
         .max_message_size(Some(edge.config.message_bytes))
         .max_frame_size(Some(edge.config.message_bytes));
     #[expect(clippy::result_large_err, reason = "the library's callback has this type")]

@@ -7,11 +7,12 @@ use actors::error::{Code, Error};
 use actors::log::Lines;
 use actors::session::Backlog;
 use futures_util::{SinkExt, StreamExt};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 use uuid::Uuid;
 
@@ -22,9 +23,12 @@ use crate::envelope::refusal;
 /// How long a client may take to take something small.
 const WRITE: Duration = Duration::from_secs(30);
 
+/// How large a frame may be that goes through the library's buffer.
+const BUFFERED: usize = 4 * 1024;
+
 /// How often it is looked at whether a client takes anything, and how long it may take nothing where no session says so.
 const LOOK: Duration = Duration::from_millis(100);
-const STILL: Duration = Duration::from_secs(20);
+const STILL: Duration = Duration::from_secs(10);
 
 /// How fast a client must at least take something large, in bytes a second.
 const SLOWEST: u64 = 64 * 1024;
@@ -122,16 +126,12 @@ impl Socket {
 
     /// Writes one frame; nothing where the client does not take it.
     pub async fn send(&mut self, text: String) -> Option<()> {
-        self.write(Message::text(text)).await
+        self.send_all(vec![text]).await
     }
 
     pub async fn ping(&mut self) -> Option<()> {
-        self.write(Message::Ping(Vec::new().into())).await
-    }
-
-    pub async fn write(&mut self, message: Message) -> Option<()> {
-        let most = WRITE + Duration::from_secs(message.len() as u64 / SLOWEST);
-        patiently(&self.taken, self.backlog.as_deref(), most, self.socket.send(message)).await
+        let ping = self.socket.send(Message::Ping(Vec::new().into()));
+        patiently(&self.taken, self.backlog.as_deref(), WRITE, ping).await
     }
 
     /// Writes frames in one go.
@@ -140,7 +140,7 @@ impl Socket {
         let most = WRITE + Duration::from_secs(bytes as u64 / SLOWEST);
         let all = async {
             for text in frames {
-                self.socket.feed(Message::text(text)).await?;
+                put(&mut self.socket, text).await?;
             }
             self.socket.flush().await
         };
@@ -187,7 +187,7 @@ impl Socket {
 
     async fn read_away(&mut self) {
         let stream = self.socket.get_mut();
-        let _ = tokio::io::AsyncWriteExt::shutdown(stream).await;
+        let _ = stream.shutdown().await;
         let mut buffer = vec![0; 64 * 1024];
         let mut left = READ_AWAY_BYTES;
         while let Ok(read @ 1..) = stream.read(&mut buffer).await {
@@ -197,6 +197,21 @@ impl Socket {
             }
         }
     }
+}
+
+/// Writes a frame. A large one goes past the library's buffer, which would keep its room for as long as the connection
+/// stays.
+async fn put(socket: &mut WebSocketStream<Wire>, text: String) -> Result<(), WsError> {
+    if text.len() <= BUFFERED {
+        return socket.feed(Message::text(text)).await;
+    }
+    socket.flush().await?;
+    let header = FrameHeader { opcode: OpCode::Data(Data::Text), ..FrameHeader::default() };
+    let mut head = Vec::new();
+    header.format(text.len() as u64, &mut head)?;
+    let wire = socket.get_mut();
+    wire.write_all(&head).await?;
+    Ok(wire.write_all(text.as_bytes()).await?)
 }
 
 /// Writes for as long as the client takes something now and then; the less room there is for what waits for clients, the

@@ -16,10 +16,10 @@ use crate::settings::PoolSettings;
 const WEIGHT: f64 = 0.2;
 
 /// About how long it takes that a record is on disk, in seconds: what will begin within that time is noted before.
-const COMMIT_SECONDS: f64 = 0.005;
+const COMMIT_SECONDS: f64 = 0.02;
 
 /// How many at most wait noted as begun; where the service ends before they begin, those that run only once are interrupted.
-const MAX_NEXT: usize = 64;
+const MAX_NEXT: usize = 128;
 
 /// What waits for a runtime and who could run it.
 #[derive(Debug)]

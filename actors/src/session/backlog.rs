@@ -14,7 +14,7 @@ const ALL: usize = 16 << 20;
 
 /// How long a client may take nothing of what waits for it: while there is room for all, while half of it is used,
 /// and when there is none.
-const CALM: Duration = Duration::from_secs(20);
+const CALM: Duration = Duration::from_secs(10);
 const BUSY: Duration = Duration::from_secs(2);
 const FULL: Duration = Duration::from_millis(250);
 

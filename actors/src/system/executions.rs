@@ -87,7 +87,7 @@ impl System {
         let mut job = Job::new(Uuid::now_v7(), definition, input, options, client)?;
         job.traceparent = traceparent;
         let (sender, mut news) = mpsc::unbounded_channel();
-        self.submit(job, Caller::Channel(sender)).await?;
+        self.submit(Box::new(job), Caller::Channel(sender)).await?;
         loop {
             match news.recv().await {
                 Some(Notice::Accepted(uuid)) => return Ok(Execution { uuid, system: self.clone(), news }),
