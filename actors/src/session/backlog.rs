@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 const OWN: usize = 8 << 20;
 
 /// How many may wait for all of them together; then whoever has some waiting gets no more.
-const ALL: usize = 16 << 20;
+const ALL: usize = 12 << 20;
 
 /// How long a client may take nothing of what waits for it: while there is room for all, while half of it is used,
 /// and when there is none.
