@@ -25,6 +25,7 @@ mod containment;
 mod control;
 mod durable;
 mod faults;
+mod filters;
 mod hostile;
 mod ledger;
 mod lifecycle;

@@ -2,14 +2,17 @@
 
 use std::cmp::Ordering;
 
-use serde_json::Value;
+use regex::RegexBuilder;
+use serde_json::{Map, Value};
 
-use super::{Node, Path, Segment, Test, order};
+use super::path::{Path, Segment};
+use super::{Element, Node, Test, Type, order};
 use crate::definition::Kind;
 use crate::error::{Error, Result};
 
-/// What a field can be asked with; `$and` and `$or` stand where fields do.
-const OPERATORS: &str = "$eq, $ne, $gt, $gte, $lt, $lte, $in, $nin, $all, $exists, $and and $or";
+/// What a field can be asked with; `$and`, `$or` and `$nor` stand where fields do.
+const OPERATORS: &str = "$eq, $ne, $gt, $gte, $lt, $lte, $in, $nin, $all, $size, $exists, $type, $elemMatch, $regex, \
+                         $options, $not, $and, $or and $nor";
 /// The five fields, without their prefix.
 const FIELDS: &str = "id search_tags metadata description default_params";
 
@@ -21,21 +24,28 @@ const MAX_SEGMENT_CHARS: usize = 256;
 /// As deep as `serde_json` reads: bounds the recursion of [`order::compare`], one side of which is
 /// always a filter's value.
 const MAX_VALUE_DEPTH: usize = 128;
+/// How long a regular expression may be, and how large what is made of it.
+const MAX_REGEX: usize = 1_000;
+const MAX_REGEX_BYTES: usize = 1 << 20;
+/// How many regular expressions a filter may have.
+const MAX_REGEXES: usize = 32;
 
 /// Reads a whole filter. An error names the place.
 pub fn filter(kind: Kind, body: &Value) -> Result<Node> {
-    let conditions = 0;
-    Parser { kind, conditions }.filter(body, "", 1)
+    Parser { kind, conditions: 0, regexes: 0, elements: 0 }.filter(body, "", 1)
 }
 
 /// Reads a filter and counts what is in it.
 struct Parser {
     kind: Kind,
     conditions: usize,
+    regexes: usize,
+    /// How many `$elemMatch` there are around: below one, any name is a field.
+    elements: usize,
 }
 
 impl Parser {
-    /// An object of fields and of `$and` and `$or`, all of which must hold.
+    /// An object of fields and of `$and`, `$or` and `$nor`, all of which must hold.
     fn filter(&mut self, body: &Value, place: &str, depth: usize) -> Result<Node> {
         let Some(map) = body.as_object() else {
             let place = if place.is_empty() { "body" } else { place };
@@ -54,8 +64,9 @@ impl Parser {
             nodes.push(match key.as_str() {
                 "$and" => Node::All(self.branches(value, &place, depth)?),
                 "$or" => Node::Any(self.branches(value, &place, depth)?),
+                "$nor" => Node::Not(Box::new(Node::Any(self.branches(value, &place, depth)?))),
                 name if name.starts_with('$') => return Err(misplaced(name).at(place)),
-                field => self.field(field, value, &place)?,
+                field => self.field(field, value, &place, depth)?,
             });
         }
         Ok(Node::All(nodes))
@@ -74,16 +85,30 @@ impl Parser {
     }
 
     /// A field with a value to be equal to, or with an object of operators.
-    fn field(&mut self, key: &str, value: &Value, place: &str) -> Result<Node> {
-        let path = path(self.kind, key).map_err(|error| error.at(place))?;
-        let is_operator = |key: &String| key.starts_with('$');
-        let map = value.as_object();
-        let Some(operators) = map.filter(|map| map.keys().any(is_operator)) else {
-            self.count(place)?;
-            check_value(value, false, 0).map_err(|error| error.at(place))?;
-            let test = Test::OneOf(vec![value.clone()]);
-            return Ok(Node::condition(&path, test, false));
-        };
+    fn field(&mut self, key: &str, value: &Value, place: &str, depth: usize) -> Result<Node> {
+        let path = if self.elements > 0 { segments(key).map(Path) } else { path(self.kind, key) };
+        let path = path.map_err(|error| error.at(place))?;
+        match value.as_object().filter(|map| map.keys().any(|key| is_operator(key))) {
+            Some(operators) => self.operators(&path, operators, place, depth),
+            None => {
+                self.count(place)?;
+                check_value(value, false, 0).map_err(|error| error.at(place))?;
+                Ok(Node::condition(&path, Test::OneOf(vec![value.clone()]), false))
+            }
+        }
+    }
+
+    /// An object of operators, all of which must hold of what the path leads to.
+    fn operators(
+        &mut self,
+        path: &Path,
+        operators: &Map<String, Value>,
+        place: &str,
+        depth: usize,
+    ) -> Result<Node> {
+        if depth > MAX_DEPTH {
+            return Err(Error::invalid(format!("A filter is nested at most {MAX_DEPTH} deep")).at(place));
+        }
         if let Some(plain) = operators.keys().find(|key| !is_operator(key)) {
             let message = "Operators and plain keys do not mix in one object";
             return Err(Error::invalid(message).at(below(place, plain)));
@@ -92,10 +117,88 @@ impl Parser {
         for (name, operand) in operators {
             let place = below(place, name);
             self.count(&place)?;
-            let (test, negated) = operator(name, operand, &place)?;
-            nodes.push(Node::condition(&path, test, negated));
+            nodes.push(match name.as_str() {
+                "$not" => Node::Not(Box::new(self.not(path, operand, &place, depth)?)),
+                "$elemMatch" => self.element(path, operand, &place, depth)?,
+                "$all" if is_list_of_elements(operand) => {
+                    let elements = operand.as_array().into_iter().flatten().enumerate();
+                    let nodes = elements.map(|(at, element)| {
+                        let place = format!("{place}[{at}].$elemMatch");
+                        self.count(&place)?;
+                        self.element(path, &element["$elemMatch"], &place, depth)
+                    });
+                    Node::All(nodes.collect::<Result<_>>()?)
+                }
+                "$regex" => {
+                    let regex = self.regex(operand, operators.get("$options"), &place)?;
+                    Node::condition(path, regex, false)
+                }
+                "$options" if operators.contains_key("$regex") => continue,
+                _ => {
+                    let (test, negated) = operator(name, operand, &place)?;
+                    Node::condition(path, test, negated)
+                }
+            });
         }
         Ok(Node::All(nodes))
+    }
+
+    fn not(&mut self, path: &Path, operand: &Value, place: &str, depth: usize) -> Result<Node> {
+        let operators = operand.as_object().filter(|map| map.keys().any(|key| is_operator(key)));
+        let operators =
+            operators.ok_or_else(|| Error::invalid("`$not` takes an object of operators").at(place))?;
+        self.operators(path, operators, place, depth + 1)
+    }
+
+    /// An element of an array: a value of which all operators hold, or an object that a filter matches.
+    fn element(&mut self, path: &Path, operand: &Value, place: &str, depth: usize) -> Result<Node> {
+        let Some(map) = operand.as_object() else {
+            return Err(Error::invalid("`$elemMatch` takes an object of operators or a filter").at(place));
+        };
+        let is_of_values = map.keys().any(|key| is_operator(key) && !LOGICAL.contains(&key.as_str()));
+        self.elements += 1;
+        let element = if is_of_values {
+            let node = self.operators(&Path(Vec::new()), map, place, depth + 1)?;
+            Element::Value(Box::new(node))
+        } else {
+            Element::Object(Box::new(self.filter(operand, place, depth + 1)?))
+        };
+        self.elements -= 1;
+        Ok(Node::condition(path, Test::Element(element), false))
+    }
+
+    fn regex(&mut self, operand: &Value, options: Option<&Value>, place: &str) -> Result<Test> {
+        let pattern = operand.as_str().ok_or_else(|| Error::invalid("`$regex` takes a string").at(place))?;
+        if pattern.len() > MAX_REGEX {
+            let message = format!("A regular expression has at most {MAX_REGEX} bytes");
+            return Err(Error::invalid(message).at(place));
+        }
+        self.regexes += 1;
+        if self.regexes > MAX_REGEXES {
+            let message = format!("A filter has at most {MAX_REGEXES} regular expressions");
+            return Err(Error::invalid(message).at(place));
+        }
+        let wrong = || Error::invalid("`$options` takes some of the letters i, m, s, x and u").at(place);
+        let options = options.map_or(Some(""), Value::as_str).ok_or_else(wrong)?;
+        let mut builder = RegexBuilder::new(pattern);
+        builder.size_limit(MAX_REGEX_BYTES);
+        for option in options.chars() {
+            match option {
+                'i' => builder.case_insensitive(true),
+                'm' => builder.multi_line(true),
+                's' => builder.dot_matches_new_line(true),
+                'x' => builder.ignore_whitespace(true),
+                // Text is Unicode always.
+                'u' => &mut builder,
+                _ => return Err(wrong()),
+            };
+        }
+        builder.build().map(Test::Regex).map_err(|error| {
+            let reason = error.to_string();
+            // The library draws the place over several lines; the last one says what is wrong.
+            let reason = reason.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
+            Error::invalid(format!("Not a regular expression that is supported: {reason}")).at(place)
+        })
     }
 
     fn count(&mut self, place: &str) -> Result<()> {
@@ -108,8 +211,28 @@ impl Parser {
     }
 }
 
+/// What combines filters.
+const LOGICAL: [&str; 3] = ["$and", "$or", "$nor"];
+
+fn is_operator(key: &str) -> bool {
+    key.starts_with('$')
+}
+
+/// Whether it is `[{"$elemMatch": …}, …]`.
+fn is_list_of_elements(operand: &Value) -> bool {
+    let is_element =
+        |item: &Value| item.as_object().is_some_and(|map| map.len() == 1 && map.contains_key("$elemMatch"));
+    operand.as_array().is_some_and(|items| !items.is_empty() && items.iter().all(is_element))
+}
+
 /// Reads a key: a field, and where to go from it.
 pub fn path(kind: Kind, key: &str) -> Result<Path> {
+    let mut segments = segments(key)?;
+    segments[0].name = root_field(kind, &segments[0].name)?;
+    Ok(Path(segments))
+}
+
+fn segments(key: &str) -> Result<Vec<Segment>> {
     let names: Vec<&str> = key.split('.').take(MAX_SEGMENTS + 1).collect();
     let sized = |name: &&str| (1..=MAX_SEGMENT_CHARS).contains(&name.chars().count());
     if names.len() > MAX_SEGMENTS || !names.iter().all(sized) {
@@ -123,9 +246,7 @@ pub fn path(kind: Kind, key: &str) -> Result<Path> {
     if key.contains(char::is_control) {
         return Err(Error::invalid("A field name has no control characters"));
     }
-    let mut segments: Vec<_> = names.into_iter().map(Segment::new).collect();
-    segments[0].name = root_field(kind, &segments[0].name)?;
-    Ok(Path(segments))
+    Ok(names.into_iter().map(Segment::new).collect())
 }
 
 /// The seed's name of the field that a path begins with.
@@ -151,6 +272,11 @@ fn operator(name: &str, operand: &Value, place: &str) -> Result<(Test, bool)> {
         }
         "$in" | "$nin" => (Test::OneOf(list(operand, place)?), name == "$nin"),
         "$all" => (Test::EachOf(list(operand, place)?), false),
+        "$size" => (Test::Size(size(operand, place)?), false),
+        "$type" => (Test::Type(types(operand, place)?), false),
+        // Nothing is above or below what is missing or null; at least and at most as much is what equals it.
+        "$gte" | "$lte" if operand.is_null() => (Test::OneOf(vec![Value::Null]), false),
+        "$gt" | "$lt" if operand.is_null() => (Test::OneOf(Vec::new()), false),
         "$gt" => (compare(Ordering::is_gt, operand, place)?, false),
         "$gte" => (compare(Ordering::is_ge, operand, place)?, false),
         "$lt" => (compare(Ordering::is_lt, operand, place)?, false),
@@ -163,10 +289,50 @@ fn operator(name: &str, operand: &Value, place: &str) -> Result<(Test, bool)> {
     })
 }
 
+/// Mongo takes a float that is whole too.
+fn size(operand: &Value, place: &str) -> Result<usize> {
+    let whole = operand.as_f64().filter(|size| size.fract() == 0.0 && (0.0..=4e15).contains(size));
+    whole
+        .map(|size| size as usize)
+        .ok_or_else(|| Error::invalid("`$size` takes a whole number that is not negative").at(place))
+}
+
+/// One type or a list of them, each by its name or its number.
+fn types(operand: &Value, place: &str) -> Result<Vec<Type>> {
+    const TYPES: [(&str, u64, Type); 8] = [
+        ("double", 1, Type::Double),
+        ("string", 2, Type::String),
+        ("object", 3, Type::Object),
+        ("array", 4, Type::Array),
+        ("bool", 8, Type::Bool),
+        ("null", 10, Type::Null),
+        ("int", 16, Type::Int),
+        ("long", 18, Type::Long),
+    ];
+    let one = |operand: &Value| {
+        if operand == "number" {
+            return Ok(Type::Number);
+        }
+        let is = |(name, number, _): &&(&str, u64, Type)| {
+            operand == *name || operand.as_f64() == Some(*number as f64)
+        };
+        let found = TYPES.iter().find(is).map(|(_, _, found)| *found);
+        found.ok_or_else(|| {
+            let message = "JSON has double (1), string (2), object (3), array (4), bool (8), null (10), int (16), \
+                           long (18) and number";
+            Error::invalid(format!("`$type` takes a type or a list of them; {message}")).at(place)
+        })
+    };
+    match operand.as_array() {
+        Some(list) if !list.is_empty() && list.len() <= TYPES.len() + 1 => list.iter().map(one).collect(),
+        _ => Ok(vec![one(operand)?]),
+    }
+}
+
 fn compare(accepts: fn(Ordering) -> bool, operand: &Value, place: &str) -> Result<Test> {
     match operand {
         Value::Number(_) | Value::String(_) | Value::Bool(_) => Ok(Test::Compare(accepts, operand.clone())),
-        _ => Err(Error::invalid("This compares with a number, a string or a boolean").at(place)),
+        _ => Err(Error::invalid("This compares with a number, a string, a boolean or null").at(place)),
     }
 }
 
@@ -210,7 +376,7 @@ fn check_value(value: &Value, dollars: bool, depth: usize) -> Result<()> {
 
 fn misplaced(name: &str) -> Error {
     let name = shown(name);
-    Error::invalid(if name == "$and" || name == "$or" {
+    Error::invalid(if LOGICAL.contains(&name.as_str()) {
         format!("`{name}` does not belong below a field")
     } else if OPERATORS.split([',', ' ']).any(|known| known == name) {
         format!("`{name}` belongs below a field")
@@ -248,7 +414,26 @@ mod tests {
             {"$gt": 1} | $gt | `$gt` belongs below a field
             {"tool_metadata.$where": 1} | tool_metadata.$where | `$where` stands where no operator belongs
             {"tool_id": 1, "$expr": {}} | $expr | `$expr` is not supported
-            {"tool_id": {"$regex": "x"}} | tool_id.$regex | `$regex` is not supported
+            {"tool_id": {"$regex": 1}} | tool_id.$regex | takes a string
+            {"tool_id": {"$regex": "("}} | tool_id.$regex | unclosed group
+            {"tool_id": {"$regex": "(?=x)"}} | tool_id.$regex | look-around
+            {"tool_id": {"$regex": "x", "$options": "g"}} | tool_id.$regex | i, m, s, x and u
+            {"tool_id": {"$regex": "(a{1000}){1000}"}} | tool_id.$regex | size limit
+            {"tool_id": {"$options": "i"}} | tool_id.$options | `$options` belongs
+            {"tool_id": {"$not": 1}} | tool_id.$not | an object of operators
+            {"tool_id": {"$not": {"a": 1}}} | tool_id.$not | an object of operators
+            {"tool_id": {"$not": {"$gt": [1]}}} | tool_id.$not.$gt | a number, a string
+            {"tool_id": {"$elemMatch": 1}} | tool_id.$elemMatch | an object of operators or a filter
+            {"tool_id": {"$elemMatch": {"$gt": 1, "a": 1}}} | tool_id.$elemMatch.a | do not mix
+            {"tool_id": {"$elemMatch": {"a": {"$where": 1}}}} | tool_id.$elemMatch.a.$where | not supported
+            {"tool_id": {"$all": [{"$elemMatch": 1}]}} | tool_id.$all[0].$elemMatch | an object of operators
+            {"tool_id": {"$size": -1}} | tool_id.$size | a whole number
+            {"tool_id": {"$size": 1.5}} | tool_id.$size | a whole number
+            {"tool_id": {"$type": "date"}} | tool_id.$type | a type or a list
+            {"tool_id": {"$type": []}} | tool_id.$type | a type or a list
+            {"tool_id": {"$nor": []}} | tool_id.$nor | does not belong below a field
+            {"$nor": {}} | $nor | at least one filter
+            {"$not": {}} | $not | `$not` belongs below a field
             {"tool_id": {"$": 1}} | tool_id.$ | `$` is not supported
             {"tool_id": {"$and": []}} | tool_id.$and | `$and` does not belong below a field
             {"tool_id": {"$gt": 1, "n": 1}} | tool_id.n | do not mix
@@ -262,8 +447,7 @@ mod tests {
             {"tool_metadata.": 1} | tool_metadata. | 1 to 256 characters
             {"tool_metadata..a": 1} | tool_metadata..a | 1 to 256 characters
             {"tool_metadata.\n": 1} | tool_metadata.� | no control characters
-            {"tool_id": {"$gt": null}} | tool_id.$gt | a number, a string or a boolean
-            {"tool_id": {"$lte": [1]}} | tool_id.$lte | a number, a string or a boolean
+            {"tool_id": {"$lte": [1]}} | tool_id.$lte | a number, a string, a boolean or null
             {"tool_id": {"$in": "x"}} | tool_id.$in | a list of values
             {"tool_id": {"$nin": {}}} | tool_id.$nin | a list of values
             {"tool_id": {"$all": 1}} | tool_id.$all | a list of values
@@ -271,7 +455,7 @@ mod tests {
             {"$and": []} | $and | at least one filter
             {"$or": {}} | $or | at least one filter
             {"$or": [{}, 1]} | $or[1] | must be a JSON object
-            {"$or": [{}, {"$and": [{"tool_id": {"$size": 1}}]}]} | $or[1].$and[0].tool_id.$size | `$size` is
+            {"$or": [{}, {"$and": [{"tool_id": {"$mod": 1}}]}]} | $or[1].$and[0].tool_id.$mod | `$mod` is
         "##;
         for [body, place, message] in lines(table) {
             refused(&read(body), place, message);
@@ -297,11 +481,20 @@ mod tests {
         let broad = |chars: usize| format!("tool_metadata.{}", "é".repeat(chars));
         let deep = |depth| (0..depth).fold(json!(1), |inner, _| json!([inner]));
 
+        let nots = |depth| (0..depth).fold(json!({ "$eq": 1 }), |inner, _| json!({ "$not": inner }));
+        let patterns = |count| json!({ "$and": vec![json!({ "tool_id": { "$regex": "x" } }); count] });
         for body in [nested(16), wide(1_000), empty(1_000), listed(10_000)] {
             tool(&body);
         }
         tool(&json!({ long(31): 1, broad(256): 1, "tool_metadata": deep(128) }));
 
+        tool(&json!({ "tool_id": nots(15) }));
+        tool(&patterns(32));
+        let place = format!("tool_id{}", ".$not".repeat(16));
+        refused(&json!({ "tool_id": nots(16) }), &place, "at most 16 deep");
+        refused(&patterns(33), "$and[32].tool_id.$regex", "at most 32 regular expressions");
+        let long_pattern = json!({ "tool_id": { "$regex": "x".repeat(1_001) } });
+        refused(&long_pattern, "tool_id.$regex", "at most 1000 bytes");
         refused(&nested(17), &["$or[0]"; 16].join("."), "at most 16 deep");
         refused(&wide(1_001), "$or[1000].tool_id", "at most 1000 conditions");
         refused(&empty(1_001), "$or[1000]", "at most 1000 conditions");

@@ -1,0 +1,253 @@
+//! The filter language beside another implementation of MongoDB's: mingo, in Node.js, which npm installs into a folder of
+//! the test's own. Where there is neither, the test says so and is skipped. `PAIRS` says how many pairs of a filter and a
+//! document there are.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use actors::definition::Kind;
+use actors::query::Filter;
+use serde_json::{Value, json};
+
+/// How many pairs there are unless told.
+const PAIRS: usize = 50_000;
+
+/// What is installed.
+const MINGO: &str = "mingo@7.2.7";
+
+/// Reads lines of `[filter, document]`, and writes for each whether they match.
+const SCRIPT: &str = r#"
+import { Query } from "mingo";
+import { createInterface } from "node:readline";
+const answers = [];
+for await (const line of createInterface({ input: process.stdin })) {
+  const [filter, document] = JSON.parse(line);
+  try {
+    answers.push(new Query(filter).test(document) ? "1" : "0");
+  } catch (error) {
+    answers.push(`${error}`.replaceAll("\n", " "));
+  }
+}
+process.stdout.write(answers.join("\n") + "\n");
+"#;
+
+/// A small generator, so that a failing pair can be had again.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 33) % sides as u64) as usize
+    }
+
+    fn scalar(&mut self) -> Value {
+        match self.roll(10) {
+            0..=4 => json!(self.roll(4)),
+            5..=7 => json!(["x", "xy", "y", ""][self.roll(4)]),
+            8 => json!(self.roll(2) == 0),
+            _ => Value::Null,
+        }
+    }
+
+    /// What stands in a document.
+    fn value(&mut self, depth: usize) -> Value {
+        match self.roll(if depth == 0 { 5 } else { 9 }) {
+            0..=4 => self.scalar(),
+            5 | 6 => (0..self.roll(4)).map(|_| self.value(depth - 1)).collect(),
+            _ => self.object(depth - 1),
+        }
+    }
+
+    fn object(&mut self, depth: usize) -> Value {
+        let mut object = json!({});
+        for key in ["a", "b", "c"] {
+            if self.roll(3) > 0 {
+                object[key] = self.value(depth);
+            }
+        }
+        object
+    }
+
+    fn path(&mut self) -> String {
+        let mut path = ["a", "b", "c"][self.roll(3)].to_owned();
+        for _ in 0..[0, 0, 0, 1, 1, 2][self.roll(6)] {
+            path += [".a", ".b", ".c", ".0", ".1"][self.roll(5)];
+        }
+        path
+    }
+
+    fn list(&mut self) -> Value {
+        (0..1 + self.roll(4)).map(|_| self.scalar()).collect()
+    }
+
+    /// An operator with what it takes.
+    fn operator(&mut self, name: &str, depth: usize) -> Value {
+        match name {
+            "$eq" | "$ne" => self.value(1),
+            "$in" | "$nin" => self.list(),
+            "$all" if self.roll(4) == 0 => {
+                (0..1 + self.roll(2)).map(|_| json!({ "$elemMatch": self.element(0) })).collect()
+            }
+            "$all" => (0..1 + self.roll(2)).map(|_| self.scalar()).collect(),
+            "$size" => json!(self.roll(4)),
+            "$exists" => json!(self.roll(2) == 0),
+            "$type" => {
+                let types = ["string", "object", "array", "bool", "null", "number"];
+                let one = json!(types[self.roll(6)]);
+                if self.roll(3) == 0 { json!([one, types[self.roll(6)]]) } else { one }
+            }
+            "$regex" => json!(["x", "^x", "y$", "^$", "[xy]{2}"][self.roll(5)]),
+            "$not" => {
+                let name = NAMES[self.roll(NAMES.len())];
+                json!({ name: self.operator(name, depth.saturating_sub(1)) })
+            }
+            "$elemMatch" => self.element(depth),
+            // Comparisons.
+            _ => match self.roll(3) {
+                0 => json!(["x", "xy", "y"][self.roll(3)]),
+                _ => json!(self.roll(4)),
+            },
+        }
+    }
+
+    fn element(&mut self, depth: usize) -> Value {
+        if self.roll(2) == 0 {
+            let simple = ["$eq", "$gt", "$gte", "$lt", "$lte", "$in", "$ne", "$nin"];
+            let (first, second) = (simple[self.roll(8)], simple[self.roll(8)]);
+            let mut element = json!({ first: self.operator(first, 0) });
+            element[second] = self.operator(second, 0);
+            element
+        } else {
+            self.filter(depth.min(1))
+        }
+    }
+
+    fn filter(&mut self, depth: usize) -> Value {
+        let mut filter = json!({});
+        for _ in 0..1 + self.roll(2) {
+            if depth > 0 && self.roll(3) == 0 {
+                let branches: Value = (0..1 + self.roll(3)).map(|_| self.filter(depth - 1)).collect();
+                filter[["$and", "$or", "$nor"][self.roll(3)]] = branches;
+            } else {
+                let name = NAMES[self.roll(NAMES.len())];
+                filter[self.path()] = if self.roll(4) == 0 {
+                    self.scalar()
+                } else {
+                    json!({ name: self.operator(name, depth) })
+                };
+            }
+        }
+        filter
+    }
+}
+
+const NAMES: [&str; 15] = [
+    "$eq",
+    "$ne",
+    "$gt",
+    "$gte",
+    "$lt",
+    "$lte",
+    "$in",
+    "$nin",
+    "$all",
+    "$size",
+    "$exists",
+    "$type",
+    "$regex",
+    "$not",
+    "$elemMatch",
+];
+
+/// The same filter on definitions: the fields of the documents are those of their metadata.
+fn below_metadata(filter: &Value) -> Value {
+    let mut below = json!({});
+    for (key, value) in filter.as_object().unwrap() {
+        if key.starts_with('$') {
+            below[key] = value.as_array().unwrap().iter().map(below_metadata).collect();
+        } else {
+            below[format!("tool_metadata.{key}")] = value.clone();
+        }
+    }
+    below
+}
+
+/// What mingo answers for each pair; nothing where it cannot be had.
+fn mingo(pairs: &[(Value, Value)]) -> Option<Vec<String>> {
+    let folder = tempfile::tempdir().unwrap();
+    let install = Command::new("npm")
+        .args(["install", "--no-audit", "--no-fund", "--loglevel=error", MINGO])
+        .current_dir(folder.path())
+        .output();
+    match install {
+        Ok(output) if output.status.success() => {}
+        other => {
+            println!("skipped: npm cannot install {MINGO}: {other:?}");
+            return None;
+        }
+    }
+    Some(answers(folder.path(), pairs))
+}
+
+fn answers(folder: &Path, pairs: &[(Value, Value)]) -> Vec<String> {
+    std::fs::write(folder.join("filters.mjs"), SCRIPT).unwrap();
+    let mut node = Command::new("node")
+        .arg("filters.mjs")
+        .current_dir(folder)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = node.stdin.take().unwrap();
+    let lines: String =
+        pairs.iter().map(|(filter, document)| json!([filter, document]).to_string() + "\n").collect();
+    let writing = std::thread::spawn(move || input.write_all(lines.as_bytes()).unwrap());
+    let output = node.wait_with_output().unwrap();
+    writing.join().unwrap();
+    assert!(output.status.success(), "node failed");
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn filters_match_what_another_implementation_matches() {
+    let count = std::env::var("PAIRS").ok().and_then(|count| count.parse().ok()).unwrap_or(PAIRS);
+    let mut dice = Dice(7);
+    let (mut pairs, mut names) = (Vec::new(), Vec::new());
+    for number in 0..count {
+        let document = dice.object(2);
+        // Half of them ask with one operator, each in its turn, to see that it decides both ways.
+        let name = (number % 2 == 0).then(|| NAMES[number / 2 % NAMES.len()]);
+        let filter = match name {
+            Some(name) => json!({ dice.path(): { name: dice.operator(name, 1) } }),
+            None => dice.filter(2),
+        };
+        pairs.push((filter, document));
+        names.push(name);
+    }
+    let Some(answers) = mingo(&pairs) else { return };
+    assert_eq!(answers.len(), pairs.len());
+    let (mut matched, mut decided, mut different) = (0, BTreeMap::<&str, [usize; 2]>::new(), Vec::new());
+    for ((pair, answer), name) in pairs.iter().zip(&answers).zip(names) {
+        let (filter, document) = pair;
+        let body = below_metadata(filter);
+        let ours = Filter::parse(Kind::Tool, &body).unwrap_or_else(|error| panic!("{error}: {body}"));
+        let is_match = ours.matches(&json!({ "tool_id": "t", "tool_metadata": document }));
+        matched += usize::from(is_match);
+        if let Some(name) = name {
+            decided.entry(name).or_default()[usize::from(is_match)] += 1;
+        }
+        if *answer != u8::from(is_match).to_string() {
+            different.push(format!("{filter} on {document}: we say {is_match}, mingo says {answer}"));
+        }
+    }
+    println!("{count} pairs, {matched} match; by operator [not, yes]: {decided:?}");
+    let shown = different.iter().take(40).cloned().collect::<Vec<_>>().join("\n");
+    assert!(different.is_empty(), "{} differ:\n{shown}", different.len());
+    assert!(matched * 5 >= count, "only {matched} of {count} match");
+    for (name, [no, yes]) in decided {
+        let least = (no + yes) / 100;
+        assert!(no >= least && yes >= least, "{name} decides {no} no and {yes} yes");
+    }
+}
