@@ -199,6 +199,11 @@ impl Life<'_> {
         let (outcome, runtime) = (Box::new(outcome), Runtime::Binary);
         let is_idle = late == 0 && is_running;
         self.state.receive(Msg::Finished { uuid, attempt, outcome, runtime, executor, is_idle });
+        if late > 0 && is_running {
+            let still =
+                self.state.open.get(&uuid).is_some_and(|open| matches!(open.phase, Phase::Running { .. }));
+            assert!(still, "seed {}: {uuid} ended by the result of another attempt", self.seed);
+        }
     }
 
     /// What must hold after every event.
