@@ -48,4 +48,4 @@ pub mod spec;
 mod supervision;
 pub mod system;
 mod template;
-mod version;
+pub mod version;

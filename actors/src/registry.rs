@@ -76,6 +76,8 @@ pub enum Msg {
         permit: OwnedSemaphorePermit,
         reply: Reply<Page>,
     },
+    /// Answer with the ids of all versions of a name, the highest first.
+    Versions { kind: Kind, name: String, permit: OwnedSemaphorePermit, reply: Reply<Vec<String>> },
     /// Add a definition; a taken id is a conflict.
     Create { definition: Box<Definition>, permit: OwnedSemaphorePermit, reply: Reply<Arc<Compiled>> },
     /// Replace the given fields.
@@ -282,6 +284,7 @@ impl State {
             Msg::Get(lookup) => self.look_up(lookup, true),
             Msg::Resolve(lookup) => self.look_up(lookup, false),
             Msg::Query { kind, filter, page, permit, reply } => self.query(kind, filter, page, permit, reply),
+            Msg::Versions { kind, name, permit, reply } => self.versions(kind, name, permit, reply),
             Msg::Create { definition, permit, reply } => {
                 self.pin(Write { change: Change::Create(definition, None), permit, reply });
             }
@@ -361,6 +364,22 @@ impl State {
             }
         }
         drop(lookup.reply.send(result));
+    }
+
+    fn versions(
+        &mut self,
+        kind: Kind,
+        name: String,
+        permit: OwnedSemaphorePermit,
+        reply: Reply<Vec<String>>,
+    ) {
+        let lease = self.lease();
+        let read = async move { read::versions(&lease, kind, &name).await };
+        self.effects.run(read, move |result| {
+            drop(reply.send(result.unwrap_or_else(|Panicked| Err(broken()))));
+            drop(permit);
+            Msg::Settled
+        });
     }
 
     fn query(

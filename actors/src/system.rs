@@ -205,6 +205,15 @@ impl System {
         self.inner.known.resolve(kind, id)
     }
 
+    /// The ids of all versions of a name, the highest first.
+    ///
+    /// # Errors
+    /// `not_found`; `overloaded`, `unavailable`.
+    pub async fn versions(&self, kind: Kind, name: &str) -> Result<Vec<String>> {
+        let name = name.to_owned();
+        self.ask(Client::UNNAMED, |permit, reply| registry::Msg::Versions { kind, name, permit, reply }).await
+    }
+
     /// Replaces the given fields of a definition.
     ///
     /// # Errors

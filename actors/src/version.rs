@@ -128,6 +128,14 @@ pub fn pick<'a>(request: &Request<'_>, candidates: impl Iterator<Item = &'a str>
     fitting.max().map(|(_, _, id)| id)
 }
 
+/// The ids that carry a version, the highest first.
+pub fn descending(ids: Vec<String>) -> Vec<String> {
+    let mut versions: Vec<(Version, String)> =
+        ids.into_iter().filter_map(|id| Some((split(&id)?.1, id))).collect();
+    versions.sort_by(|left, right| right.cmp(left));
+    versions.into_iter().map(|(_, id)| id).collect()
+}
+
 fn parts(id: &str) -> Option<(&str, &str)> {
     id.rsplit_once(':').filter(|(name, _)| !name.is_empty())
 }

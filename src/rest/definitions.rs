@@ -8,6 +8,7 @@ use actors::error::{Error, Result};
 use actors::query::Filter;
 use actors::registry::PageRequest;
 use actors::system::System;
+use actors::version;
 use poem::http::{StatusCode, header};
 use poem::{IntoResponse, Response};
 use poem_openapi::OpenApi;
@@ -102,6 +103,12 @@ impl<R: Registered> Definitions<R> {
         deleted.map_or_else(|error| Reply::refused(&error), |_| done(R::KIND, "deleted"))
     }
 
+    /// All versions of a name, the highest first: for each its id and its version, and which one the bare name means.
+    #[oai(path = "/:name/versions", method = "get")]
+    async fn versions(&self, name: Path<String>) -> Reply<200> {
+        self.try_versions(&name).await.unwrap_or_else(|error| Reply::refused(&error))
+    }
+
     /// Fetch a definition from the configured sources and register it.
     #[oai(path = "/register/:id", method = "post")]
     async fn register(&self, id: Path<String>) -> Reply<201> {
@@ -127,6 +134,17 @@ impl<R: Registered> Definitions<R> {
         let text = String::from_utf8_lossy(&definition.json);
         let response = json_response(StatusCode::OK, format!(r#"{{"success":true,"data":{text}}}"#));
         Ok(Reply::response(response.with_header(header::ETAG, &definition.etag).into_response()))
+    }
+
+    async fn try_versions(&self, name: &str) -> Result<Reply<200>> {
+        let ids = self.system.versions(R::KIND, name).await?;
+        let latest = version::Request::Latest { name };
+        let latest = version::pick(&latest, ids.iter().map(String::as_str));
+        let versions = ids.iter().map(|id| {
+            let version = id.rsplit_once(':').map_or("", |(_, version)| version);
+            json!({ R::KIND.field("id"): id, "version": version, "latest": Some(id.as_str()) == latest })
+        });
+        Ok(Reply::data(&json!(versions.collect::<Vec<_>>()).to_string()))
     }
 
     async fn try_update(&self, id: &str, if_match: Option<String>, body: &str) -> Result<Reply<200>> {

@@ -130,6 +130,15 @@ async fn a_bare_name_latest_and_a_range_resolve_to_the_highest_version() {
         let talk = service.run("function", id, json!({})).await;
         assert_eq!(*talk.output(), json!({ "version": version }), "{id}");
     }
+    let (status, answer) = service.rest("GET", "/function/versioned/versions", "").await;
+    let listed: Vec<&str> =
+        answer["data"].as_array().unwrap().iter().map(|one| one["version"].as_str().unwrap()).collect();
+    let sorted =
+        ["v2.1.0", "v2.1.0-rc.1", "v1.10.0-stable", "v1.10.0-beta", "v1.9.0", "v1.0.0-stable", "0.3.0"];
+    assert_eq!((status, listed.as_slice()), (200, sorted.as_slice()), "{answer}");
+    let first = json!({ "function_id": "versioned:v2.1.0", "version": "v2.1.0", "latest": true });
+    assert_eq!((&answer["data"][0], &answer["data"][1]["latest"]), (&first, &json!(false)), "{answer}");
+    assert_eq!(service.rest("GET", "/tool/versioned/versions", "").await.0, 404);
     for id in ["versioned:^3", "versioned:v9.9.9", "version"] {
         let talk = service.run("function", id, json!({})).await;
         assert_eq!(talk.refusal().0, "Function not registered", "{id}");

@@ -62,6 +62,12 @@ pub async fn resolve(lease: &Lease, kind: Kind, id: &str) -> Result<Arc<Compiled
     }
 }
 
+/// The ids of all versions of a name, the highest first.
+pub async fn versions(lease: &Lease, kind: Kind, name: &str) -> Result<Vec<String>> {
+    let ids = lease.versions(kind, name).await.map_err(|error| unavailable(&error))?;
+    if ids.is_empty() { Err(kind.not_registered()) } else { Ok(version::descending(ids)) }
+}
+
 /// The definitions that the filter matches. The store narrows by an index where the filter lets it; the filter
 /// decides on each candidate. A page ends early, with a `next`, when it is large or the time is over.
 pub async fn search(
