@@ -164,11 +164,6 @@ impl System {
         &self.inner.names
     }
 
-    /// The largest output that an execution may have, in bytes.
-    pub fn max_output_bytes(&self) -> u64 {
-        self.inner.settings.limits.max_output_bytes
-    }
-
     /// Adds a definition.
     ///
     /// # Errors

@@ -24,7 +24,7 @@ use crate::config::OnDisconnect;
 /// Serves one connection to its end.
 pub async fn serve(stream: TcpStream, peer: SocketAddr, edge: &Edge) {
     let Some(opened) = handshake::open(stream, edge).await else { return };
-    let mut socket = Socket::new(opened.socket, opened.taken);
+    let mut socket = Socket::new(opened.socket);
     let code = match opened.door {
         None => socket.refuse(&Error::invalid("Invalid path")).await,
         Some(door) => {

@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::http::{StatusCode, header};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 use super::Edge;
-use super::wire::{Taken, Wire};
+use super::wire::Wire;
 use crate::envelope::refusal;
 
 /// The library would take 128 KiB for each connection at once, and let the write buffer grow without end.
@@ -25,8 +25,6 @@ const WRITE_BUFFER_BYTES: usize = 64 * 1024;
 pub struct Opened {
     /// The connection.
     pub socket: WebSocketStream<Wire>,
-    /// How much of what is written the client has taken.
-    pub taken: Taken,
     /// What it is for.
     pub door: Option<Door>,
     /// The client's trace context, where it is one (W3C Trace Context, `traceparent`).
@@ -58,11 +56,9 @@ pub async fn open(stream: TcpStream, edge: &Edge) -> Option<Opened> {
             .map(|()| response)
             .map_err(|error| refused(&error))
     };
-    let wire = Wire::new(stream);
-    let taken = wire.taken();
-    let accept = tokio_tungstenite::accept_hdr_async_with_config(wire, check, Some(config));
+    let accept = tokio_tungstenite::accept_hdr_async_with_config(Wire::new(stream), check, Some(config));
     match tokio::time::timeout(Duration::from_millis(edge.config.handshake_timeout_ms), accept).await {
-        Ok(Ok(socket)) => Some(Opened { socket, taken, door, traceparent }),
+        Ok(Ok(socket)) => Some(Opened { socket, door, traceparent }),
         Ok(Err(error)) => {
             tracing::debug!(%error, "a handshake failed");
             None

@@ -64,8 +64,14 @@ pub struct Socket {
 
 impl Socket {
     /// Of a connection that came in.
-    pub fn new(socket: WebSocketStream<Wire>, taken: Taken) -> Self {
-        Self { socket, taken, backlog: None, heard: Instant::now(), is_broken: false }
+    pub fn new(socket: WebSocketStream<Wire>) -> Self {
+        Self {
+            taken: socket.get_ref().taken(),
+            socket,
+            backlog: None,
+            heard: Instant::now(),
+            is_broken: false,
+        }
     }
 
     /// Waits for the request; pings meanwhile are answered by the library.

@@ -21,11 +21,11 @@ const PROGRAMS: [(&str, &str, Option<u64>); 3] = [
     ("long", "setsid sleep 60 & sleep 60", None),
 ];
 
-/// A small generator, so that a failing execution can be told by its number.
-struct Dice(u64);
+/// A small generator, so that what fails can be had again by its number.
+pub struct Dice(pub u64);
 
 impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
+    pub fn roll(&mut self, sides: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % sides
     }

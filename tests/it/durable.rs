@@ -31,7 +31,7 @@ async fn ended(service: &Service, uuid: &str) -> Value {
 }
 
 /// Ends it at once, and starts it again on the same folder.
-async fn killed(service: Service) -> (Service, Duration) {
+pub async fn killed(service: Service) -> (Service, Duration) {
     killed_with(service, |launch| launch).await
 }
 

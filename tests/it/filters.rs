@@ -11,6 +11,8 @@ use actors::definition::Kind;
 use actors::query::Filter;
 use serde_json::{Value, json};
 
+use crate::cancels::Dice;
+
 /// How many pairs there are unless told.
 const PAIRS: usize = 50_000;
 
@@ -33,13 +35,12 @@ for await (const line of createInterface({ input: process.stdin })) {
 process.stdout.write(answers.join("\n") + "\n");
 "#;
 
-/// A small generator, so that a failing pair can be had again.
-struct Dice(u64);
+/// What pairs are made of, by dice, so that a failing one can be had again.
+struct Maker(Dice);
 
-impl Dice {
+impl Maker {
     fn roll(&mut self, sides: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((self.0 >> 33) % sides as u64) as usize
+        self.0.roll(sides as u64) as usize
     }
 
     fn scalar(&mut self) -> Value {
@@ -316,7 +317,7 @@ fn answers(folder: &Path, pairs: &[(Value, Value)]) -> Vec<String> {
 #[test]
 fn filters_match_what_another_implementation_matches() {
     let count = std::env::var("PAIRS").ok().and_then(|count| count.parse().ok()).unwrap_or(PAIRS);
-    let mut dice = Dice(7);
+    let mut dice = Maker(Dice(7));
     let (mut pairs, mut names) = (Vec::new(), Vec::new());
     while pairs.len() < count {
         let number = pairs.len();

@@ -3,10 +3,9 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::durable::ready;
+use crate::durable::killed;
 use crate::program::tool;
 use crate::service::{Launch, PATIENCE, Service};
 
@@ -45,13 +44,7 @@ async fn a_large_output_is_kept_once_and_survives() {
     let (first, second) = (print(&service, 'a').await, print(&service, 'a').await);
     print(&service, 'b').await;
     assert_eq!(files(&service).len(), 2, "equal outputs are one file");
-    let mut service = service;
-    service.signal(Signal::SIGKILL);
-    service.exit().await;
-    let folder = service.folder();
-    drop(service);
-    let service = Launch::on(folder).start().await;
-    ready(&service).await;
+    let (service, _) = killed(service).await;
     let expected = Value::from("a".repeat(BYTES));
     for uuid in [&first, &second] {
         assert!(output(&service, uuid).await == expected, "the output of {uuid} came back");

@@ -40,6 +40,9 @@ async fn make_room(lease: &Lease, bytes: u64) -> Result<u64, StoreError> {
     loop {
         let mut files = lease.sweep_outputs().await?;
         let mut taken: u64 = files.values().sum();
+        if taken <= bytes {
+            return Ok(forgotten);
+        }
         let mut keys = Vec::new();
         for (key, hash) in lease.oldest_outputs(BATCH).await? {
             if taken <= bytes {

@@ -166,11 +166,14 @@ impl Store {
         let Some(outputs) = &self.outputs else { return Ok(HashMap::new()) };
         let _turn = outputs.turn().await;
         let all = outputs.all().await.map_err(|error| StoreError::Failed(error.to_string()))?;
-        for some in all.chunks(500) {
-            self.remove_unnamed(outputs, some.iter().map(|kept| kept.hash.clone()).collect()).await?;
+        let mut left: HashMap<_, _> = all.into_iter().map(|kept| (kept.hash, kept.bytes)).collect();
+        let hashes: Vec<String> = left.keys().cloned().collect();
+        for some in hashes.chunks(500) {
+            for hash in self.remove_unnamed(outputs, some.to_vec()).await? {
+                left.remove(&hash);
+            }
         }
-        let left = outputs.all().await.map_err(|error| StoreError::Failed(error.to_string()))?;
-        Ok(left.into_iter().map(|kept| (kept.hash, kept.bytes)).collect())
+        Ok(left)
     }
 
     /// The executions with an output in a file, the oldest first, with its hash.
@@ -183,20 +186,23 @@ impl Store {
         Ok(rows.into_iter().map(|row| (row.key, row.hash)).collect())
     }
 
-    async fn remove_unnamed(&self, outputs: &Outputs, hashes: Vec<String>) -> Result<(), StoreError> {
+    /// Removes those of these files that no record names, and tells which.
+    async fn remove_unnamed(
+        &self,
+        outputs: &Outputs,
+        mut hashes: Vec<String>,
+    ) -> Result<Vec<String>, StoreError> {
         let sql = "SELECT VALUE hash FROM output WHERE hash IN $hashes";
         let named: HashSet<String> =
             self.rows(sql, vec![("hashes", hashes.clone().into_value())]).await?.into_iter().collect();
-        for hash in hashes.iter().filter(|hash| !named.contains(*hash)) {
+        hashes.retain(|hash| !named.contains(hash));
+        for hash in &hashes {
             outputs.remove(hash).await.map_err(|error| StoreError::Failed(error.to_string()))?;
         }
-        Ok(())
+        Ok(hashes)
     }
 
-    /// With its output, where that is a file.
-    ///
-    /// # Errors
-    /// None: of an output that cannot be read, the outcome says so.
+    /// With its output, where that is a file. Of one that cannot be read, the outcome says so.
     async fn with_output(&self, mut outcome: OutcomeRow) -> OutcomeRow {
         let (Some(hash), Some(outputs)) = (&outcome.output_hash, &self.outputs) else { return outcome };
         match outputs.read(hash).await {
@@ -339,7 +345,7 @@ impl Store {
         };
         let _turn = outputs.turn().await;
         self.execute(sql, bound).await?;
-        self.remove_unnamed(outputs, hashes).await
+        self.remove_unnamed(outputs, hashes).await.map(drop)
     }
 
     async fn floor(&self) -> Result<Option<Uuid>, StoreError> {
