@@ -154,8 +154,8 @@ pub fn in_force(file: Option<&Path>) -> Result<(Config, String), ConfigError> {
     let sources = table.get_mut("sources").and_then(toml::Value::as_array_mut);
     for source in sources.into_iter().flatten().filter_map(toml::Value::as_table_mut) {
         for (key, value) in source.iter_mut() {
-            let may_be_secret =
-                key == "headers" || value.as_str().is_some_and(|text| text.contains(['@', '?']));
+            let may_be_secret = ["headers", "mcp_command"].contains(&key.as_str())
+                || value.as_str().is_some_and(|text| text.contains(['@', '?']));
             if may_be_secret {
                 *value = "(not shown)".into();
             }

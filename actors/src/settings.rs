@@ -150,6 +150,24 @@ pub struct SourceSettings {
     /// Where a function is asked for; `{id}` stands for the id.
     #[serde(default)]
     pub function_url: Option<String>,
+    /// Where an OpenAPI 3 document is; each of its operations is a function.
+    #[serde(default)]
+    pub openapi: Option<String>,
+    /// Where the operations of `openapi` are called, instead of at the server that the document names.
+    #[serde(default)]
+    pub base_url: Option<String>,
+    /// The address of an MCP server (streamable HTTP); each of its tools is a tool.
+    #[serde(default)]
+    pub mcp_url: Option<String>,
+    /// The program of an MCP server (stdio) and its arguments; each of its tools is a tool.
+    #[serde(default)]
+    pub mcp_command: Vec<String>,
+    /// What stands before the names of operations and of MCP tools in their ids.
+    #[serde(default)]
+    pub prefix: String,
+    /// How often what was registered from here is fetched again, in milliseconds; 0 is never.
+    #[serde(default)]
+    pub refresh_ms: u64,
     /// Headers sent along, such as `authorization`.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,

@@ -62,8 +62,9 @@ impl Check<'_> {
             Ok(())
         } else if !given.contains_key("name") {
             Err(lacks("`name`"))
-        } else if !given.contains_key("tool_url") && !given.contains_key("function_url") {
-            Err(lacks("`tool_url` and no `function_url`"))
+        } else if !SOURCE_PLACES.iter().any(|key| given.contains_key(*key)) {
+            let places: Vec<String> = SOURCE_PLACES.iter().map(|key| format!("no `{key}`")).collect();
+            Err(ConfigError(format!("{path} in {} has {}", self.place, places.join(", "))))
         } else {
             Ok(())
         }
@@ -142,12 +143,21 @@ fn paths(path: &str, table: &Table) -> Vec<String> {
     all
 }
 
+/// Where a source is; it has one of these at least.
+const SOURCE_PLACES: [&str; 5] = ["tool_url", "function_url", "openapi", "mcp_url", "mcp_command"];
+
 /// The keys of one of `[[sources]]` and their types; an empty table may have any key.
 fn source_entry() -> Table {
     toml::toml! {
         name = ""
         tool_url = ""
         function_url = ""
+        openapi = ""
+        base_url = ""
+        mcp_url = ""
+        mcp_command = []
+        prefix = ""
+        refresh_ms = 0
         headers = {}
         allow_private = false
         timeout_ms = 0
@@ -187,7 +197,7 @@ fn range(path: &str) -> RangeInclusive<i64> {
         ("rest", "body_bytes") => 1_024..=256 << 20,
         ("websocket", "message_bytes") => 1_024..=16 << 20,
         ("store", "cache_mb") | ("dispatcher", "max_queued_mb") => 1..=65_536,
-        ("dispatcher", "grace_ms") => 0..=DAY,
+        ("dispatcher", "grace_ms") | ("sources", "refresh_ms") => 0..=DAY,
         ("limits", "timeout_ms" | "max_timeout_ms") => 1..=7 * DAY,
         ("limits", "log_line_bytes") => 64..=1 << 20,
         ("limits", "files" | "max_files") => 16..=1 << 20,
@@ -246,6 +256,9 @@ fn string(path: &str) -> (&'static str, fn(&str) -> bool) {
             "a string such as \"https://registry.example.org/tool/{id}\", with {id} behind the host",
             is_template,
         ),
+        "sources.openapi" | "sources.base_url" | "sources.mcp_url" => {
+            ("an address such as \"https://api.example.org/openapi.json\"", is_http)
+        }
         _ => ("a string without control characters", |text| !text.contains(char::is_control)),
     }
 }
@@ -274,6 +287,11 @@ fn is_origin(text: &str) -> bool {
 fn is_store(text: &str) -> bool {
     let folder = text.strip_prefix("surrealkv://");
     text == "mem://" || folder.is_some_and(|folder| !folder.trim().is_empty())
+}
+
+fn is_http(text: &str) -> bool {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/')) && !text.contains(char::is_whitespace)
 }
 
 /// The id must not choose the host, so it stands behind the first slash.
@@ -471,8 +489,12 @@ mod tests {
         let url = "tool_url = 'https://a.example/{id}'";
         for (entry, part) in [
             (format!("{{ {url} }}"), "sources[0] in executor.toml has no `name`"),
-            ("{ name = 'a' }".into(), "no `tool_url` and no `function_url`"),
+            (
+                "{ name = 'a' }".into(),
+                "has no `tool_url`, no `function_url`, no `openapi`, no `mcp_url`, no `mcp_command`",
+            ),
             ("{ name = 'a', tool_url = 'https://{id}.x/' }".into(), "behind the host"),
+            ("{ name = 'a', openapi = 'petstore.json' }".into(), "an address such as"),
             (format!("{{ name = 'a', {url}, timeout_ms = 0 }}"), "timeout_ms = 0"),
             (format!("{{ name = 'a', {url}, headers = {{ 'x y' = '' }} }}"), "\"x y\""),
         ] {
