@@ -6,9 +6,8 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 
 use actors::definition::{Definition, Kind};
-use actors::error::Code;
 use actors::query::Filter;
-use actors::registry::PageRequest;
+use actors::registry::{ImportOptions, PageRequest, Sort};
 use actors::system::System;
 use anyhow::{Context, Result};
 
@@ -58,14 +57,13 @@ pub async fn install(system: &System) -> Result<()> {
         return Ok(());
     }
     for (kind, files) in [(Kind::Tool, TOOLS), (Kind::Function, FUNCTIONS)] {
-        for (name, text) in files {
-            let definition =
-                Definition::parse(kind, text).with_context(|| format!("config/catalog/{name}"))?;
-            match system.create(definition).await {
-                Ok(_) => {}
-                Err(error) if error.code() == Code::Conflict => {}
-                Err(error) => return Err(error).with_context(|| format!("config/catalog/{name}")),
-            }
+        let parsed = files.iter().map(|(name, text)| {
+            Definition::parse(kind, text).with_context(|| format!("config/catalog/{name}"))
+        });
+        let definitions = parsed.collect::<Result<Vec<_>>>()?;
+        let imported = system.import(kind, definitions, ImportOptions::default()).await?;
+        for ((name, _), result) in files.iter().zip(imported) {
+            result.with_context(|| format!("config/catalog/{name}"))?;
         }
     }
     tracing::info!(
@@ -78,7 +76,12 @@ pub async fn install(system: &System) -> Result<()> {
 async fn is_empty(system: &System) -> Result<bool> {
     for kind in Kind::ALL {
         let all = Filter::parse(kind, &serde_json::json!({}))?;
-        if !system.query(kind, all, PageRequest { limit: 1, after: None }).await?.items.is_empty() {
+        if !system
+            .query(kind, all, PageRequest { limit: 1, sort: Sort::default(), after: None })
+            .await?
+            .items
+            .is_empty()
+        {
             return Ok(false);
         }
     }

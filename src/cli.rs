@@ -1,6 +1,8 @@
 //! The command line: what can be typed, its defaults and its help. What the commands do is in
 //! `main` (`serve`, `check-config`) and in [`crate::client`] (all others).
 
+mod definitions;
+
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -9,6 +11,9 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use uuid::Uuid;
 
+use definitions::{DEFINITION_EXAMPLES, EXPORT_EXAMPLES, IMPORT_EXAMPLES};
+pub use definitions::{DefinitionArgs, DefinitionCommand, ExportArgs, ImportArgs, ListArgs, Selection};
+
 const SERVICE_URL: &str = "http://127.0.0.1:8000";
 const WEBSOCKET_URL: &str = "ws://127.0.0.1:8765";
 
@@ -16,10 +21,11 @@ const EXAMPLES: &str = "\
 Examples:
   org-executor                                             start the service
   org-executor import config/catalog                       register a folder of definitions
-  org-executor tool list --tag math                        find tools
+  org-executor tool list --search 'add a number'           find tools
   org-executor run tool binary-increment-tool '{\"value\":5}'
   org-executor run function weather_lookup:v1.0.0-stable '{\"city\":\"Delhi\"}'
   org-executor execution list --state running              see what runs
+  org-executor export --output all.jsonl                   keep a copy of all definitions
 
 Exit codes of the client commands:
   0    done
@@ -35,15 +41,6 @@ Examples:
   org-executor run function weather_lookup:latest @input.json --timeout-ms 2000
   echo '{\"value\":5}' | org-executor --json run tool binary-increment-tool -";
 
-const DEFINITION_EXAMPLES: &str = "\
-Examples (the same for `tool` and `function`):
-  org-executor tool list --tag math --tag utils
-  org-executor tool list --filter '{\"tool_metadata.runtime\":\"python\"}' --limit 20
-  org-executor tool get binary-increment-tool
-  org-executor tool add tool.json
-  org-executor tool rm binary-increment-tool
-  org-executor tool register binary-increment-tool";
-
 const EXECUTION_EXAMPLES: &str = "\
 An execution is known by its uuid, which it gets when it is accepted; `list` shows it.
 
@@ -54,14 +51,6 @@ Examples:
   org-executor --json execution get 01a2058f-4d50-7178-ba6e-f4ea780dfaa8
   org-executor execution log 01a2058f-4d50-7178-ba6e-f4ea780dfaa8
   org-executor execution cancel 01a2058f-4d50-7178-ba6e-f4ea780dfaa8";
-
-const IMPORT_EXAMPLES: &str = "\
-A file holds one definition or an array of them; what has a `tool_id` is a tool, what has a
-`function_id` is a function. A definition that exists already is left as it is.
-
-Examples:
-  org-executor import config/catalog
-  org-executor import weather.json --url http://10.0.0.5:8000";
 
 /// The states of an execution, as the service names them.
 const STATES: [&str; 7] =
@@ -135,9 +124,12 @@ pub enum ClientCommand {
     /// Find, read and cancel executions
     #[command(after_help = EXECUTION_EXAMPLES)]
     Execution(ExecutionArgs),
-    /// Register the definitions in a file, or in all *.json of a folder
+    /// Register the definitions of a file, a folder, stdin or a source
     #[command(after_help = IMPORT_EXAMPLES)]
     Import(ImportArgs),
+    /// Write all definitions as JSON lines
+    #[command(after_help = EXPORT_EXAMPLES)]
+    Export(ExportArgs),
 }
 
 /// Options of `run`.
@@ -182,56 +174,6 @@ impl ServiceArgs {
     pub fn base(&self) -> String {
         or_environment(self.url.as_ref(), "ORG_EXECUTOR_URL", SERVICE_URL)
     }
-}
-
-/// Options of `tool` and `function`.
-#[derive(Args, Debug)]
-pub struct DefinitionArgs {
-    #[command(subcommand)]
-    pub command: DefinitionCommand,
-    #[command(flatten)]
-    pub service: ServiceArgs,
-}
-
-/// What can be done with the definitions of one kind.
-#[derive(Debug, Subcommand)]
-pub enum DefinitionCommand {
-    /// List definitions, all of them unless told
-    List(ListArgs),
-    /// Show a definition
-    Get {
-        /// Its id
-        id: String,
-    },
-    /// Register definitions
-    Add {
-        /// One object, an array of objects, or JSON lines; - for stdin
-        file: String,
-    },
-    /// Remove a definition
-    Rm {
-        /// Its id
-        id: String,
-    },
-    /// Fetch a definition from the configured sources and keep it
-    Register {
-        /// Its id there
-        id: String,
-    },
-}
-
-/// Options of `list`.
-#[derive(Args, Debug)]
-pub struct ListArgs {
-    /// Only what has this tag; given more than once: any of them
-    #[arg(long = "tag", value_name = "TAG")]
-    pub tags: Vec<String>,
-    /// Only what matches this filter, written as MongoDB's: JSON, @FILE, or - for stdin
-    #[arg(long, value_name = "JSON")]
-    pub filter: Option<String>,
-    /// At most so many
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    pub limit: Option<u64>,
 }
 
 /// Options of `execution`.
@@ -321,15 +263,6 @@ impl FromStr for Moment {
         };
         moment.ok_or("neither a time ago, such as 90s, 15m, 2h or 7d, nor milliseconds since the epoch")
     }
-}
-
-/// Options of `import`.
-#[derive(Args, Debug)]
-pub struct ImportArgs {
-    /// A file, or a folder that is searched for *.json through and through
-    pub path: PathBuf,
-    #[command(flatten)]
-    pub service: ServiceArgs,
 }
 
 fn kind_parser() -> impl TypedValueParser<Value = Kind> {

@@ -3,13 +3,19 @@
 //! Results go to stdout; what is only for the person in front of it goes to stderr. Here are the
 //! dispatch, the ways a command can end and the printing; the commands are in the modules below.
 
+mod add;
+mod counter;
 mod definitions;
 mod execute;
 mod executions;
+mod export;
 mod frame;
+mod ids;
 mod import;
 mod json;
+mod lines;
 mod pages;
+mod revisions;
 mod service;
 mod spinner;
 mod table;
@@ -36,7 +42,8 @@ pub async fn run(command: ClientCommand, json: bool) -> ExitCode {
         ClientCommand::Tool(args) => definitions::run(Kind::Tool, args, json).await,
         ClientCommand::Function(args) => definitions::run(Kind::Function, args, json).await,
         ClientCommand::Execution(args) => executions::run(args, json).await,
-        ClientCommand::Import(args) => import::folder(&args, json).await,
+        ClientCommand::Import(args) => import::run(&args, json).await,
+        ClientCommand::Export(args) => export::all(&args, json).await,
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -174,9 +181,13 @@ fn unreachable(base: &str, error: &(dyn Error + 'static)) -> anyhow::Error {
     if refused {
         anyhow::anyhow!("no service at {base}: start it with `org-executor serve`")
     } else {
-        let cause = causes().last().unwrap_or(error);
-        anyhow::anyhow!("cannot reach a service at {base}: {cause}")
+        anyhow::anyhow!("cannot reach a service at {base}: {}", cause(error))
     }
+}
+
+/// What lies at the bottom of an error.
+fn cause<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+    std::iter::successors(Some(error), |&error| error.source()).last().unwrap_or(error)
 }
 
 #[cfg(test)]

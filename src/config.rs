@@ -301,7 +301,7 @@ mod tests {
         assert_eq!(config.rest.bind.to_string(), "127.0.0.1:8000");
         assert_eq!(config.websocket.bind.to_string(), "127.0.0.1:8765");
         assert_eq!(config.rest.body_bytes, 4 << 20);
-        assert_eq!(config.engine.pools.len(), 7);
+        assert_eq!(config.engine.pools.len(), 8);
         assert_eq!(config.engine.limits.max_output_bytes, 64 << 20);
         assert_eq!(config.log.format, LogFormat::Auto);
         assert!(config.check_exposure(false).is_ok());

@@ -16,6 +16,7 @@ use crate::config::RestConfig;
 use crate::doors::Doors;
 
 mod body;
+mod bulk;
 mod definitions;
 mod executions;
 mod listener;
@@ -23,6 +24,7 @@ pub mod metrics;
 mod reply;
 mod status;
 
+use bulk::Bulk;
 use definitions::{Definitions, Functions, Queries, Tools};
 use executions::{Executions, Runs};
 use reply::refuse;
@@ -64,7 +66,8 @@ fn routes(config: &RestConfig, system: &System) -> impl Endpoint<Output = Respon
         (Runs::<Tools>::new(system.clone(), patience), Runs::<Functions>::new(system.clone(), patience));
     let executions = Executions::new(system.clone());
     let status = Status::new(system.clone());
-    let apis = (tools, queries.0, runs.0, functions, queries.1, runs.1, executions, status);
+    let bulk = (Bulk::<Tools>::new(system.clone()), Bulk::<Functions>::new(system.clone()));
+    let apis = (tools, queries.0, runs.0, bulk.0, functions, queries.1, runs.1, bulk.1, executions, status);
     let service = OpenApiService::new(apis, "Org Executor", env!("CARGO_PKG_VERSION"))
         .description("Registers, finds and runs an organisation's tools and functions.");
     let (spec, docs) = (service.spec(), service.swagger_ui());

@@ -25,6 +25,10 @@ const NOISY: [&str; 9] = [
     "tungstenite",
 ];
 
+/// What is not heard unless a directive of the filter names it: it repeats the messages of MCP servers, and their
+/// addresses, which may hold a credential. What matters of them is told with the execution or the source.
+const SILENT: &str = "rmcp=off";
+
 /// Begins to log, for the rest of the process.
 ///
 /// # Errors
@@ -81,6 +85,7 @@ fn filter(directives: &str) -> Result<EnvFilter, ParseError> {
     let asked = directives.split(',').filter_map(level).next_back();
     let quiet = asked.unwrap_or(LevelFilter::OFF).min(LevelFilter::WARN);
     let mut all: Vec<String> = NOISY.iter().map(|target| format!("{target}={quiet}")).collect();
+    all.push(SILENT.to_owned());
     all.push(directives.to_owned());
     EnvFilter::builder().parse(all.join(","))
 }
@@ -143,6 +148,13 @@ mod tests {
         for directives in ["info,surrealdb=debug", "info,surrealdb_core::kvs=info"] {
             assert!(logged(directives, speak).contains("theirs at info"), "{directives}");
         }
+    }
+
+    #[test]
+    fn a_library_that_repeats_messages_is_heard_only_when_it_is_asked_for() {
+        let speak = || tracing::error!(target: "rmcp::service", "a message");
+        assert_eq!(logged("trace", speak), "");
+        assert!(logged("info,rmcp=error", speak).contains("a message"));
     }
 
     #[test]

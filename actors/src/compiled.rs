@@ -31,8 +31,13 @@ pub struct Revision {
 impl Revision {
     /// The strong ETag of this revision, quotes and all.
     pub fn etag(&self) -> String {
-        format!("\"{}-{:x}\"", self.number, self.created_ms)
+        etag(self.number, self.created_ms)
     }
+}
+
+/// The strong ETag of the revision with this number, of a definition that was created then.
+pub fn etag(number: u64, created_ms: u64) -> String {
+    format!("\"{number}-{created_ms:x}\"")
 }
 
 /// Whether the value of an If-Match or If-None-Match header means this ETag (RFC 9110, 13.1).
@@ -53,6 +58,8 @@ pub struct Compiled {
     pub number: u64,
     /// When the definition was created, in milliseconds since the epoch.
     pub created_ms: u64,
+    /// When this revision was written, in milliseconds since the epoch.
+    pub updated_ms: u64,
     /// What no other revision has: a hash of all of it.
     pub fingerprint: Arc<str>,
     /// The definition's JSON text.
@@ -80,6 +87,7 @@ impl Compiled {
             etag: revision.etag(),
             number: revision.number,
             created_ms: revision.created_ms,
+            updated_ms: revision.updated_ms,
             fingerprint: fingerprint(revision, &json),
             json: json.into(),
             // What another version let in can still be read, replaced and removed; it only does not run.
@@ -87,6 +95,14 @@ impl Compiled {
             pin: revision.pin.clone().map_or_else(OnceLock::new, OnceLock::from),
             defaults: json::members(&definition.default_params)?,
         }))
+    }
+
+    /// What is registered.
+    ///
+    /// # Errors
+    /// `invalid` where its text is no definition; one that was compiled is.
+    pub fn definition(&self) -> Result<Definition> {
+        Definition::from_stored(self.kind, &String::from_utf8_lossy(&self.json))
     }
 
     /// What the cache counts this as, in bytes: its text, and about as much again for each compiled form.

@@ -142,6 +142,17 @@ impl Patch {
         self.metadata.as_deref()
     }
 
+    /// All fields of a definition but its id.
+    pub fn of(definition: Definition) -> Self {
+        Self {
+            id: None,
+            tags: Some(definition.tags),
+            metadata: Some(definition.metadata),
+            description: Some(definition.description),
+            default_params: Some(definition.default_params),
+        }
+    }
+
     /// Reads the body of a create or update request.
     ///
     /// # Errors

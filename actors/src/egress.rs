@@ -35,6 +35,40 @@ pub async fn client(url: &Url, allow_private: bool) -> Result<ClientBuilder, Den
     Ok(builder.resolve_to_addrs(bare, &addresses))
 }
 
+/// The whole chain of causes, without the address, which may hold a credential.
+pub fn reason(error: &reqwest::Error) -> String {
+    if let Some(status) = error.status() {
+        return format!("it answered {status}");
+    }
+    let mut cause = std::error::Error::source(error);
+    let mut text = match cause {
+        None if error.is_redirect() => "it redirects too often".to_owned(),
+        None => "the request failed".to_owned(),
+        Some(_) => String::new(),
+    };
+    while let Some(inner) = cause {
+        if !text.is_empty() {
+            text.push_str(": ");
+        }
+        text.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    text
+}
+
+/// A text as one segment of a path, or as a part of a query: what RFC 3986 leaves unreserved stays, and `:`, which both
+/// may hold.
+pub fn escaped(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b':' => {
+                char::from(byte).to_string()
+            }
+            _ => format!("%{byte:02X}"),
+        })
+        .collect()
+}
+
 /// Loopback, private, link-local, shared and unspecified addresses, in both families.
 fn is_private(address: IpAddr) -> bool {
     match address {

@@ -38,12 +38,22 @@ pub enum Runtime {
     Http,
     /// A message to a WebSocket service.
     Websocket,
+    /// A tool of an MCP server.
+    Mcp,
 }
 
 impl Runtime {
     /// Every runtime that a definition may name.
-    pub const ALL: [Self; 7] =
-        [Self::Binary, Self::Script, Self::Container, Self::Python, Self::Wasm, Self::Http, Self::Websocket];
+    pub const ALL: [Self; 8] = [
+        Self::Binary,
+        Self::Script,
+        Self::Container,
+        Self::Python,
+        Self::Wasm,
+        Self::Http,
+        Self::Websocket,
+        Self::Mcp,
+    ];
 
     /// The name that stands in `runtime` and in `[pools.<runtime>]`.
     pub fn name(self) -> &'static str {
@@ -55,6 +65,7 @@ impl Runtime {
             Self::Wasm => "wasm",
             Self::Http => "http",
             Self::Websocket => "websocket",
+            Self::Mcp => "mcp",
         }
     }
 

@@ -38,6 +38,34 @@ pub fn members(text: &str) -> Result<RawObject> {
     serde_json::from_str(text).map_err(|error| Error::invalid(format!("not a JSON object: {error}")))
 }
 
+/// The same, in the order in which they stand.
+///
+/// # Errors
+/// `invalid` where the text is no object.
+pub fn ordered_members(text: &str) -> Result<Vec<(String, Box<RawValue>)>> {
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let members = deserializer.deserialize_map(Members);
+    members.map_err(|error| Error::invalid(format!("not a JSON object: {error}")))
+}
+
+struct Members;
+
+impl<'de> Visitor<'de> for Members {
+    type Value = Vec<(String, Box<RawValue>)>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Self::Value, A::Error> {
+        let mut members = Vec::new();
+        while let Some(member) = map.next_entry()? {
+            members.push(member);
+        }
+        Ok(members)
+    }
+}
+
 /// The same JSON without the white space between its tokens; strings and numbers stay as written.
 pub fn compact(text: &str) -> String {
     let mut out = String::with_capacity(text.len());

@@ -28,12 +28,15 @@ pub mod execution;
 pub mod executor;
 #[cfg(feature = "faults")]
 mod faults;
+mod group;
 pub mod journal;
 pub mod json;
 pub mod launcher;
 pub mod log;
+mod mcp;
 pub mod measures;
 pub mod names;
+pub mod openapi;
 pub mod pool;
 pub mod pools;
 pub mod query;

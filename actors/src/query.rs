@@ -1,22 +1,28 @@
 //! The filter language of `POST /tools` and `POST /functions`. Pure, no store: `parse` reads and checks a filter,
-//! `path` finds what it asks about, `order` compares values, and here is the matching.
+//! `path` finds what it asks about, `order` compares values, `plan` tells what an index can do for it, and here is the
+//! matching.
 //!
 //! It is a part of MongoDB's, with its semantics. A filter is an object whose keys are fields or `$and`, `$or` and `$nor`,
 //! and all of it must hold. A field is one of the five of its kind, followed by a dotted path into objects and arrays; its
-//! value is a plain value to be equal to, or an object of operators (`$eq`, `$in` and so on).
+//! value is a plain value to be equal to, or an object of operators (`$eq`, `$in` and so on). `$text` searches ids, tags and
+//! descriptions; it stands at the top, or in an `$and` there.
 //!
 //! - An array on the way stands for the objects in it, a segment of digits also for one place in it. Arrays directly
 //!   inside arrays are entered by place only.
 //! - An array at the end matches when an element does or when it does as a whole; one reached by its place only as a
 //!   whole. `$size` and `$elemMatch` ask about an array as a whole.
 //! - What is missing equals `null`. `$ne`, `$nin` and `$not` deny what they stand for, so they hold for what is missing.
-//! - `1` equals `1.0`; integers and floats compare by exact value, strings byte by byte. Order exists within numbers,
-//!   strings and booleans only; `null` is neither above nor below itself.
-//! - Other than in MongoDB, objects are equal whatever the order of their keys: our JSON has no order to rely on.
+//! - `1` equals `1.0`; integers and floats compare by exact value, strings byte by byte. A comparison holds only for what
+//!   has the type of its operand; `null` is neither above nor below itself. Arrays compare element by element, the types
+//!   in the order null, numbers, strings, objects, arrays, booleans, and then by length.
+//! - Other than in MongoDB, objects are equal whatever the order of their keys: our JSON has no order to rely on. For
+//!   the same reason nothing is compared with an object, nor with an array that has one in it.
 //! - Keys that begin with `$` are refused inside values, as they are mostly a mistake, except below `$eq` and `$ne`,
 //!   which take any value as it is: a JSON Schema has `$ref`.
 //! - Regular expressions are those of the `regex` crate, which take time in proportion to the text: without look-around
-//!   and back-references.
+//!   and back-references. Other than in MongoDB's, `$` is not before a line break that ends the text, `\w`, `\d` and `\b`
+//!   know all of Unicode, and the option `x` ignores spaces in a class of characters too.
+//! - `$exists` takes a boolean only.
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
@@ -30,14 +36,19 @@ use crate::error::Result;
 mod order;
 mod parse;
 mod path;
+mod plan;
+mod text;
 
 use path::{Path, Step};
+pub use plan::Plan;
+pub use text::Text;
 
 /// A filter that was read, checked and bounded.
 #[derive(Clone, Debug)]
 pub struct Filter {
     kind: Kind,
     root: Node,
+    text: Option<Text>,
 }
 
 impl Filter {
@@ -47,24 +58,19 @@ impl Filter {
     /// `invalid` for anything that is not in the language or beyond its bounds. The details name the place, such as
     /// `$or[1].tool_metadata.size.$gt`.
     pub fn parse(kind: Kind, body: &Value) -> Result<Self> {
-        let root = parse::filter(kind, body)?;
-        Ok(Self { kind, root })
+        let (root, text) = parse::filter(kind, body)?;
+        Ok(Self { kind, root, text })
     }
 
-    /// Whether a definition, as the JSON object of its five fields, is among what is asked for.
+    /// Whether it has a `$text`, by which matches can be ranked.
+    pub fn has_text(&self) -> bool {
+        self.text.is_some()
+    }
+
+    /// Whether a definition, as the JSON object of its five fields, is among what is asked for. Whether it answers the
+    /// `$text` is for the search to say.
     pub fn matches(&self, document: &Value) -> bool {
         self.root.matches((document, false))
-    }
-
-    /// Tags of which every match has at least one, where the filter implies such a set: an index can narrow by them.
-    /// The narrowed still have to be matched. An empty set says that nothing can match.
-    pub fn tags_hint(&self) -> Option<Vec<String>> {
-        self.root.hint(&self.kind.field("search_tags"))
-    }
-
-    /// The only ids that a match can have, where the filter implies such a set; as with [`Filter::tags_hint`].
-    pub fn id_hint(&self) -> Option<Vec<String>> {
-        self.root.hint(&self.kind.field("id"))
     }
 }
 
@@ -88,18 +94,6 @@ impl Node {
             Self::Any(nodes) => nodes.iter().any(|node| node.matches(from)),
             Self::Not(node) => !node.matches(from),
             Self::Condition(condition) => condition.matches(from),
-        }
-    }
-
-    fn hint(&self, field: &str) -> Option<Vec<String>> {
-        match self {
-            Self::All(nodes) => nodes.iter().filter_map(|node| node.hint(field)).min_by_key(Vec::len),
-            Self::Any(nodes) => {
-                let hints: Option<Vec<_>> = nodes.iter().map(|node| node.hint(field)).collect();
-                hints.map(|hints| hints.concat())
-            }
-            Self::Not(_) => None,
-            Self::Condition(condition) => condition.hint(field),
         }
     }
 }
@@ -215,19 +209,6 @@ impl Condition {
             }),
         };
         holds != self.negated
-    }
-
-    fn hint(&self, field: &str) -> Option<Vec<String>> {
-        if self.negated || !self.path.is(field) {
-            return None;
-        }
-        let string = |value: &Value| value.as_str().map(str::to_owned);
-        match &self.test {
-            Test::OneOf(list) => list.iter().map(string).collect(),
-            Test::EachOf(list) if list.is_empty() => Some(Vec::new()),
-            Test::EachOf(list) => list.iter().find_map(string).map(|one| vec![one]),
-            _ => None,
-        }
     }
 }
 

@@ -26,17 +26,23 @@ use crate::runtime::Context;
 use crate::settings::{JournalSettings, SourceSettings, StoreSettings};
 use crate::supervision::{Intensity, Verdict};
 
+mod import;
 mod known;
+mod page;
 mod pin;
 mod read;
+mod refresh;
+mod search;
 mod sources;
 mod store;
 mod write;
 
+use import::Import;
+pub use import::{ImportOptions, Imported};
 pub use known::Known;
+pub use page::{By, Page, PageRequest, Position, Sort};
 use pin::Source;
-pub use read::{Page, PageRequest};
-pub use store::{Location, Store, StoreError};
+pub use store::{Location, Memory, Noted, Store, StoreError};
 use write::{Change, Write};
 
 /// A reference to the registry.
@@ -51,11 +57,32 @@ pub type Lease = Arc<OwnedMutexGuard<Arc<Store>>>;
 /// How many queries look through definitions at the same time.
 const CONCURRENT_QUERIES: usize = 2;
 
+/// How long what was written may wait for the text index to commit it, where nobody searches.
+const INDEX_DELAY: Duration = Duration::from_secs(1);
+
+/// How long the search for what came from a source works at a time.
+const SLICE: Duration = Duration::from_secs(1);
+
 /// How soon a journal that could not be started is tried again.
 const JOURNAL_RETRY: Duration = Duration::from_millis(2);
 
 /// A write with what its source is, or why it is refused and whom to tell.
 type Pinning = std::result::Result<Write, (Error, Reply<Arc<Compiled>>)>;
+
+/// A write that waits for its turn.
+#[derive(Debug)]
+enum Turn {
+    One(Write),
+    Many(Import),
+}
+
+/// A write that was made.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "the kinds of a turn")]
+pub enum Done {
+    One(Box<write::Done>),
+    Many(import::Done),
+}
 
 /// Where an answer goes.
 pub type Reply<T> = RpcReplyPort<Result<T>>;
@@ -78,6 +105,16 @@ pub enum Msg {
     },
     /// Answer with the ids of all versions of a name, the highest first.
     Versions { kind: Kind, name: String, permit: OwnedSemaphorePermit, reply: Reply<Vec<String>> },
+    /// Answer with the revisions of a definition, the newest first.
+    Revisions { kind: Kind, id: String, permit: OwnedSemaphorePermit, reply: Reply<Vec<Noted>> },
+    /// Answer with one revision of a definition.
+    Revision {
+        kind: Kind,
+        id: String,
+        number: u64,
+        permit: OwnedSemaphorePermit,
+        reply: Reply<Arc<Compiled>>,
+    },
     /// Add a definition; a taken id is a conflict.
     Create { definition: Box<Definition>, permit: OwnedSemaphorePermit, reply: Reply<Arc<Compiled>> },
     /// Replace the given fields.
@@ -97,8 +134,29 @@ pub enum Msg {
         permit: OwnedSemaphorePermit,
         reply: Reply<Arc<Compiled>>,
     },
+    /// Make an earlier revision the one in force again.
+    RollBack {
+        kind: Kind,
+        id: String,
+        number: u64,
+        if_match: Option<String>,
+        permit: OwnedSemaphorePermit,
+        reply: Reply<Arc<Compiled>>,
+    },
+    /// Take in many definitions of a kind, and answer for each.
+    Import {
+        kind: Kind,
+        definitions: Vec<Definition>,
+        options: ImportOptions,
+        permit: OwnedSemaphorePermit,
+        reply: Reply<Vec<Result<Imported>>>,
+    },
     /// Fetch a definition from the sources and add it.
     Register { kind: Kind, id: String, permit: OwnedSemaphorePermit, reply: Reply<Arc<Compiled>> },
+    /// Ask the source of a definition for what it is now, and write what has changed.
+    Refresh { current: Arc<Compiled>, permit: Option<OwnedSemaphorePermit>, reply: Reply<Arc<Compiled>> },
+    /// Answer with all that a source lists of a kind.
+    List { kind: Kind, source: String, permit: OwnedSemaphorePermit, reply: Reply<Vec<Definition>> },
     /// Tell what the cache holds and what waits.
     Stats(RpcReplyPort<Stats>),
     /// The slot lent the store.
@@ -118,10 +176,24 @@ pub enum Msg {
         permit: OwnedSemaphorePermit,
         reply: Reply<Arc<Compiled>>,
     },
+    /// The source of a definition told what it is now.
+    Refreshed {
+        result: std::result::Result<Result<refresh::Refreshed>, Panicked>,
+        permit: Option<OwnedSemaphorePermit>,
+        reply: Reply<Arc<Compiled>>,
+    },
+    /// The interval of this source is over.
+    RefreshDue(String),
+    /// These of a source are left to be refreshed.
+    RefreshNext { name: String, left: VecDeque<(Kind, String)> },
     /// What the source of a definition is was found out, or that it cannot be had.
     Pinned(std::result::Result<Pinning, Panicked>),
+    /// The sources of what is to be imported were found out.
+    ImportPinned(std::result::Result<Import, Panicked>),
     /// The write under way ended.
-    Written(std::result::Result<write::Done, Panicked>),
+    Written(std::result::Result<Done, Panicked>),
+    /// The text index has committed, or could not.
+    Committed,
     /// A message whose answer went out elsewhere.
     Settled,
     /// Panic, for a test.
@@ -233,8 +305,10 @@ pub struct State {
     /// What came before the store was at hand; bounded by admission.
     waiting: Vec<Msg>,
     known: Arc<Known>,
-    writes: VecDeque<Write>,
+    writes: VecDeque<Turn>,
     writing: bool,
+    /// Whether the text index is about to commit.
+    committing: bool,
     /// Counts writes, so that a read that began before one is not cached after it.
     epoch: u64,
     queries: Arc<Semaphore>,
@@ -264,6 +338,7 @@ impl State {
             known: args.known,
             writes: VecDeque::new(),
             writing: false,
+            committing: false,
             epoch: 0,
             queries: Arc::new(Semaphore::new(CONCURRENT_QUERIES)),
         }
@@ -276,7 +351,11 @@ impl State {
             Msg::Found { lookup, exact, epoch, result } => self.found(lookup, exact, epoch, *result),
             Msg::Written(result) => self.written(result),
             Msg::Fetched { result, permit, reply } => self.fetched(result, permit, reply),
+            Msg::Refreshed { result, permit, reply } => self.refreshed(result, permit, reply),
             Msg::Pinned(result) => self.pinned(result),
+            // The reply went with what panicked, so its caller knows.
+            Msg::ImportPinned(import) => drop(import.map(|import| self.enqueue(Turn::Many(import)))),
+            Msg::Committed => self.committed(),
             Msg::Settled | Msg::StartJournal => {}
             #[cfg(feature = "faults")]
             Msg::Panic => panic!("a test told the registry to panic"),
@@ -284,23 +363,63 @@ impl State {
             Msg::Get(lookup) => self.look_up(lookup, true),
             Msg::Resolve(lookup) => self.look_up(lookup, false),
             Msg::Query { kind, filter, page, permit, reply } => self.query(kind, filter, page, permit, reply),
-            Msg::Versions { kind, name, permit, reply } => self.versions(kind, name, permit, reply),
+            Msg::Versions { kind, name, permit, reply } => {
+                let lease = self.lease();
+                self.read(async move { read::versions(&lease, kind, &name).await }, permit, reply);
+            }
+            Msg::Revisions { kind, id, permit, reply } => {
+                let lease = self.lease();
+                self.read(async move { read::revisions(&lease, kind, &id).await }, permit, reply);
+            }
+            Msg::Revision { kind, id, number, permit, reply } => {
+                let lease = self.lease();
+                self.read(async move { read::revision(&lease, kind, &id, number).await }, permit, reply);
+            }
             Msg::Create { definition, permit, reply } => {
-                self.pin(Write { change: Change::Create(definition, None), permit, reply });
+                self.pin(Write { change: Change::Create(definition, None), permit: Some(permit), reply });
             }
             Msg::Update { kind, id, patch, if_match, permit, reply } => {
                 let change = Change::Update { kind, id, patch, pin: None, if_match };
-                self.pin(Write { change, permit, reply });
+                self.pin(Write { change, permit: Some(permit), reply });
             }
             Msg::Delete { kind, id, if_match, permit, reply } => {
-                self.enqueue(Write { change: Change::Delete { kind, id, if_match }, permit, reply });
+                let change = Change::Delete { kind, id, if_match };
+                self.enqueue(Turn::One(Write { change, permit: Some(permit), reply }));
+            }
+            Msg::RollBack { kind, id, number, if_match, permit, reply } => {
+                let change = Change::RollBack { kind, id, number, if_match };
+                self.enqueue(Turn::One(Write { change, permit: Some(permit), reply }));
+            }
+            Msg::Import { kind, definitions, options, permit, reply } => {
+                let context = self.context.clone();
+                let pinning = async move {
+                    let incoming = import::pinned(definitions, &context.artifacts).await;
+                    Import { kind, incoming, options, permit, reply }
+                };
+                self.effects.run(pinning, Msg::ImportPinned);
             }
             Msg::Register { kind, id, permit, reply } => self.register(kind, id, permit, reply),
+            Msg::Refresh { current, permit, reply } => self.refresh(current, permit, reply),
+            Msg::RefreshDue(name) => self.refresh_due(name),
+            Msg::RefreshNext { name, left } => self.refresh_next(name, left),
+            Msg::List { kind, source, permit, reply } => {
+                let sources = self.sources.clone();
+                self.read(async move { sources::list(&sources, &source, kind).await }, permit, reply);
+            }
         }
     }
 
     fn lent(&mut self, lease: Lease) {
+        // Beside everything else, so that a search finds an index that has all.
+        let store = lease.clone();
+        self.effects.run(async move { store.level().await }, |levelled| {
+            if let Ok(Err(error)) = levelled {
+                tracing::warn!(%error, "the text index lacks some definitions; the next search tries again");
+            }
+            Msg::Settled
+        });
         self.lease = Some(lease);
+        self.wait_for_refreshes();
         for message in std::mem::take(&mut self.waiting) {
             self.receive(message);
         }
@@ -366,15 +485,13 @@ impl State {
         drop(lookup.reply.send(result));
     }
 
-    fn versions(
+    /// Reads beside everything else, and answers.
+    fn read<T: Send + 'static>(
         &mut self,
-        kind: Kind,
-        name: String,
+        read: impl Future<Output = Result<T>> + Send + 'static,
         permit: OwnedSemaphorePermit,
-        reply: Reply<Vec<String>>,
+        reply: Reply<T>,
     ) {
-        let lease = self.lease();
-        let read = async move { read::versions(&lease, kind, &name).await };
         self.effects.run(read, move |result| {
             drop(reply.send(result.unwrap_or_else(|Panicked| Err(broken()))));
             drop(permit);
@@ -399,11 +516,7 @@ impl State {
             };
             read::search(&lease, kind, &filter, &page, deadline).await
         };
-        self.effects.run(search, move |result| {
-            drop(reply.send(result.unwrap_or_else(|_| Err(broken()))));
-            drop(permit);
-            Msg::Settled
-        });
+        self.read(search, permit, reply);
     }
 
     fn register(
@@ -429,7 +542,11 @@ impl State {
     ) {
         match result.unwrap_or_else(|_| Err(broken())) {
             Ok(definition) => {
-                self.pin(Write { change: Change::Create(Box::new(definition), None), permit, reply });
+                self.pin(Write {
+                    change: Change::Create(Box::new(definition), None),
+                    permit: Some(permit),
+                    reply,
+                });
             }
             Err(error) => drop(reply.send(Err(error))),
         }
@@ -437,7 +554,9 @@ impl State {
 
     /// Before a definition with a source is written, its source is brought in: what was registered is what runs.
     fn pin(&mut self, write: Write) {
-        let Some(source) = write.change.metadata().and_then(Source::of) else { return self.enqueue(write) };
+        let Some(source) = write.change.metadata().and_then(Source::of) else {
+            return self.enqueue(Turn::One(write));
+        };
         let context = self.context.clone();
         let pinning = async move {
             match source.pin(&context.artifacts).await {
@@ -450,15 +569,15 @@ impl State {
 
     fn pinned(&mut self, result: std::result::Result<Pinning, Panicked>) {
         match result {
-            Ok(Ok(write)) => self.enqueue(write),
+            Ok(Ok(write)) => self.enqueue(Turn::One(write)),
             Ok(Err((error, reply))) => drop(reply.send(Err(error))),
             // The reply went with the write, so its caller knows.
             Err(Panicked) => {}
         }
     }
 
-    fn enqueue(&mut self, write: Write) {
-        self.writes.push_back(write);
+    fn enqueue(&mut self, turn: Turn) {
+        self.writes.push_back(turn);
         self.write_next();
     }
 
@@ -466,22 +585,53 @@ impl State {
         if self.writing {
             return;
         }
-        if let Some(write) = self.writes.pop_front() {
-            self.writing = true;
-            self.effects.run(write::perform(self.lease(), write), Msg::Written);
-        }
+        let Some(turn) = self.writes.pop_front() else { return };
+        self.writing = true;
+        let lease = self.lease();
+        let work = async move {
+            match turn {
+                Turn::One(write) => Done::One(Box::new(write::perform(lease, write).await)),
+                Turn::Many(import) => Done::Many(import::perform(lease, import).await),
+            }
+        };
+        self.effects.run(work, Msg::Written);
     }
 
-    fn written(&mut self, result: std::result::Result<write::Done, Panicked>) {
+    fn written(&mut self, result: std::result::Result<Done, Panicked>) {
         self.writing = false;
         self.epoch += 1;
         self.known.forget_names();
         match result {
-            Ok(done) => self.settle(done),
+            Ok(Done::One(done)) => self.settle(*done),
+            Ok(Done::Many(done)) => {
+                done.updated.iter().for_each(|id| self.known.remove(done.kind, id));
+                done.answer();
+            }
             // The write's reply port went with it, so its caller knows; what it wrote is unknown.
             Err(Panicked) => self.known.clear(),
         }
         self.write_next();
+        self.commit_soon();
+    }
+
+    /// The text index commits what was written: a little later, so that it is many at a time.
+    fn commit_soon(&mut self) {
+        let search = self.lease().search().clone();
+        if self.committing || !search.is_pending() {
+            return;
+        }
+        self.committing = true;
+        let commit = async move {
+            tokio::time::sleep(INDEX_DELAY).await;
+            // What went wrong is in the log; the next search mends it.
+            drop(tokio::task::spawn_blocking(move || search.commit()).await);
+        };
+        self.effects.run(commit, |_| Msg::Committed);
+    }
+
+    fn committed(&mut self) {
+        self.committing = false;
+        self.commit_soon();
     }
 
     fn settle(&mut self, done: write::Done) {

@@ -17,6 +17,7 @@ mod folder;
 mod launched;
 mod leftovers;
 mod lines;
+mod mcp;
 mod output;
 mod process;
 mod program;
@@ -154,6 +155,8 @@ pub enum Worker {
     Python(python::Warm),
     /// An instance.
     Wasm(wasm::Warm),
+    /// A connection to an MCP server, which may be a program.
+    Mcp(mcp::Warm),
 }
 
 impl Worker {
@@ -164,6 +167,7 @@ impl Worker {
             Runtime::Container => Self::Container(container::Warm::default()),
             Runtime::Python => Self::Python(python::Warm::new(context.launcher.clone())),
             Runtime::Wasm => Self::Wasm(wasm::Warm::default()),
+            Runtime::Mcp => Self::Mcp(mcp::Warm::new(context.launcher.clone())),
             Runtime::Http | Runtime::Websocket => Self::None,
         }
     }
@@ -189,6 +193,7 @@ pub async fn run(
             Box::pin(container::run(warm, job, attempt, containers, lines, bounds, &mut stop)).await
         }
         Worker::Wasm(warm) => run_wasm(warm, job, context, bounds, &mut stop).await,
+        Worker::Mcp(warm) => Box::pin(warm.run(job, context, bounds, &mut stop)).await,
         Worker::None if job.runtime == Runtime::Http => stop.or(api::http(job, &context.http, bounds)).await,
         Worker::None => stop.or(api::websocket(job, bounds)).await,
     };

@@ -5,7 +5,7 @@
 //! the way of its frames closed and tells the client. When the dispatcher dies, it asks the next one for what it waits for.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use futures_util::FutureExt;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef};
@@ -96,8 +96,14 @@ pub struct Frame {
 /// What a frame tells. Each request is answered by one that is the last.
 #[derive(Clone, Debug)]
 pub enum News {
-    /// The execution is in the queue. Its log comes on this way, where the request asked for it.
-    Accepted(Option<Arc<LogRing>>),
+    /// The execution is in the queue. Its log comes on this way, where the request asked for it; of a definition that is
+    /// deprecated the client is told so.
+    Accepted {
+        /// The log, where it is asked for.
+        log: Option<Arc<LogRing>>,
+        /// What a client is told of a definition that is deprecated.
+        warning: Option<Arc<str>>,
+    },
     /// It began to run; sent where the request asked for a stream.
     Started,
     /// It ended.
@@ -113,7 +119,7 @@ pub enum News {
 impl News {
     /// Whether it answers its request.
     pub fn is_last(&self) -> bool {
-        !matches!(self, Self::Accepted(_) | Self::Started)
+        !matches!(self, Self::Accepted { .. } | Self::Started)
     }
 
     /// How much room it takes.
@@ -201,6 +207,8 @@ struct Open {
     /// Whether the client wants to know that it began, and has not been told.
     tells_start: bool,
     log: Option<Arc<LogRing>>,
+    /// What its definition has to say to callers, once that is known; nothing where it says nothing.
+    warning: Option<Arc<OnceLock<Arc<str>>>>,
     /// The dispatcher has it, so that it can be cancelled there.
     is_accepted: bool,
     /// Its end was asked for.
@@ -242,6 +250,11 @@ impl State {
         let submission = match system.known(kind, &id) {
             // Mostly nothing has to be waited for: a task would cost more than the rest.
             Some(definition) => {
+                if let Some(warning) = &definition.spec.deprecated
+                    && let Some(open) = self.open.get_mut(&uuid)
+                {
+                    open.warning = Some(Arc::new(OnceLock::from(warning.clone())));
+                }
                 match job(definition, input, options).and_then(|job| system.submit_now(job, caller)) {
                     Ok(Submitted::To(dispatcher)) => return self.submitted(uuid, Ok(Ok(dispatcher))),
                     Ok(Submitted::Not(job, caller)) => {
@@ -251,11 +264,20 @@ impl State {
                 }
             }
             // One effect for both questions: each costs a task and a message.
-            None => async move {
-                let definition = system.resolve(client, kind, &id).await?;
-                system.submit(job(definition, input, options)?, caller).await
+            None => {
+                let warning = Arc::new(OnceLock::new());
+                if let Some(open) = self.open.get_mut(&uuid) {
+                    open.warning = Some(warning.clone());
+                }
+                async move {
+                    let definition = system.resolve(client, kind, &id).await?;
+                    if let Some(message) = &definition.spec.deprecated {
+                        warning.get_or_init(|| message.clone());
+                    }
+                    system.submit(job(definition, input, options)?, caller).await
+                }
+                .boxed()
             }
-            .boxed(),
         };
         self.effects.run(submission, move |result| Msg::Submitted(uuid, result));
     }
@@ -305,7 +327,8 @@ impl State {
             return;
         }
         let (id, log, is_cancelled) = (open.id.clone(), open.log.clone(), open.is_cancelled);
-        self.send(id, Some(uuid), News::Accepted(log));
+        let warning = open.warning.as_ref().and_then(|warning| warning.get().cloned());
+        self.send(id, Some(uuid), News::Accepted { log, warning });
         if is_cancelled {
             self.cancel(None, uuid);
         }

@@ -44,6 +44,8 @@ pub struct StoreSettings {
     pub url: String,
     /// How many MiB of definitions are kept ready in memory.
     pub cache_mb: u64,
+    /// How many MiB the store's engine may take.
+    pub memory_mb: u64,
     /// How long one query may look at definitions, in milliseconds.
     pub query_timeout_ms: u64,
     /// How many requests may wait for the registry.
@@ -264,6 +266,24 @@ impl SourceSettings {
 
     fn default_max_bytes() -> u64 {
         1 << 20
+    }
+
+    /// Whether the source may have something of this kind.
+    pub fn has(&self, kind: Kind) -> bool {
+        self.url(kind).is_some() || self.lists(kind)
+    }
+
+    /// Whether the source lists what it has of this kind.
+    pub fn lists(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::Tool => self.mcp_url.is_some() || !self.mcp_command.is_empty(),
+            Kind::Function => self.openapi.is_some(),
+        }
+    }
+
+    /// How often what came from the source is fetched again.
+    pub fn refresh(&self) -> Option<Duration> {
+        (self.refresh_ms > 0).then(|| Duration::from_millis(self.refresh_ms))
     }
 
     /// The template for this kind, if the source has it.

@@ -2,6 +2,7 @@
 //! meaning, and a wrong type in one of them is an error that names it. Pure.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
@@ -12,6 +13,10 @@ use crate::json;
 use crate::schema::Schema;
 use crate::template::Template;
 
+mod parameters;
+
+pub use parameters::{BODY, Parameter, Piece, Position, Style, filled, is_reserved_header, pieces};
+
 /// How a definition runs.
 #[derive(Debug)]
 pub struct Spec {
@@ -21,9 +26,9 @@ pub struct Spec {
     pub input: Option<Schema>,
     /// What the output must be, from `output_schema` or `api_spec.output`.
     pub output: Option<Schema>,
-    /// The program of a binary or script.
+    /// The program of a binary or script, or of an MCP server.
     pub program: ProgramSpec,
-    /// The endpoint of an http or websocket function.
+    /// The endpoint of an http or websocket function, or of an MCP server.
     pub api: ApiSpec,
     /// The image of a container.
     pub container: ContainerSpec,
@@ -39,6 +44,8 @@ pub struct Spec {
     pub retries: Retries,
     /// How many may run at the same time.
     pub max_concurrency: Option<usize>,
+    /// What a caller is told of a definition that should not be used any more.
+    pub deprecated: Option<Arc<str>>,
     /// A key that asks for something this version cannot keep, and so refuses to run without.
     pub unmet: Option<String>,
 }
@@ -87,6 +94,10 @@ pub struct ApiSpec {
     pub headers: BTreeMap<String, String>,
     /// Whether an answer `{"success":true,"data":…}` gives its `data` as the output.
     pub unwrap: bool,
+    /// Which tool of an MCP server; the one that bears the definition's id unless told.
+    pub tool: Option<String>,
+    /// Where each part of the input goes, over HTTP; without them the input goes as a whole.
+    pub parameters: Option<Vec<Parameter>>,
 }
 
 /// The image of a container, and how long a container lives.
@@ -204,15 +215,21 @@ impl Spec {
         let file = program.source.as_ref().map(|source| program.entrypoint.as_ref().unwrap_or(source));
         let runtime = runtime(&keys, file)?;
         let container = ContainerSpec::parse(&keys)?;
+        let api = ApiSpec::parse(&keys, runtime)?;
+        if runtime == Some(Runtime::Mcp) && api.url.is_some() && program.entrypoint.is_some() {
+            let message = "an MCP server has a `url` or an `entrypoint`, not both";
+            return Err(Error::invalid(message).at("entrypoint"));
+        }
         Ok(Self {
             runtime,
             grants: Grants::parse(&keys, &container.network)?,
+            deprecated: deprecated(&keys)?,
             unmet: unmet(&keys, runtime)?,
             container,
             input,
             output,
             program,
-            api: ApiSpec::parse(&keys)?,
+            api,
             mode: metadata.get("output").map_or(Ok(OutputMode::Json), OutputMode::parse)?,
             limits: Limits::parse(&keys)?,
             idempotent,
@@ -238,6 +255,7 @@ impl Spec {
             limits: Limits::default(),
             idempotent: false,
             max_concurrency: None,
+            deprecated: None,
             unmet: Some(format!("its metadata cannot be run by this version: {error}")),
         }
     }
@@ -298,7 +316,7 @@ impl ProgramSpec {
 }
 
 impl ApiSpec {
-    fn parse(keys: &Keys<'_>) -> Result<Self> {
+    fn parse(keys: &Keys<'_>, runtime: Option<Runtime>) -> Result<Self> {
         let method = keys.text("method")?.map(str::to_ascii_uppercase);
         if method.as_ref().is_some_and(|method| reqwest::Method::from_bytes(method.as_bytes()).is_err()) {
             return Err(Error::invalid("`method` is no HTTP method").at("method"));
@@ -311,7 +329,14 @@ impl ApiSpec {
             }
         }
         let url = keys.text("url")?.map(str::to_owned);
-        Ok(Self { url, method, headers, unwrap: keys.flag("unwrap")?.unwrap_or(false) })
+        let tool = keys.text("tool")?.map(str::to_owned);
+        let parameters = match runtime {
+            Some(Runtime::Http) => parameters::parse(keys, url.as_deref(), &headers)?,
+            // Anywhere else the key is free to use.
+            _ => None,
+        };
+        let unwrap = keys.flag("unwrap")?.unwrap_or(false);
+        Ok(Self { url, method, headers, unwrap, tool, parameters })
     }
 }
 
@@ -461,6 +486,16 @@ fn schemas(keys: &Keys<'_>) -> Result<(Option<Schema>, Option<Schema>)> {
     Ok((input, output))
 }
 
+/// `deprecated` is a sentence for callers, or `true`.
+fn deprecated(keys: &Keys<'_>) -> Result<Option<Arc<str>>> {
+    keys.any_of("deprecated", "a boolean or a string", |value| value.is_boolean() || value.is_string())?;
+    Ok(match keys.object.get("deprecated") {
+        Some(Value::Bool(true)) => Some("it is deprecated".into()),
+        Some(Value::String(message)) => Some(message.as_str().into()),
+        _ => None,
+    })
+}
+
 /// Promises that nothing here keeps are not made: such a definition registers, and says why it does not run.
 fn unmet(keys: &Keys<'_>, runtime: Option<Runtime>) -> Result<Option<String>> {
     if !keys.texts("secrets")?.is_empty() {
@@ -599,11 +634,14 @@ mod tests {
             (json!({"folders": {"relative": "x"}}), "folders"),
             (json!({"handler": []}), "handler"),
             (json!({"max_concurrency": 0}), "max_concurrency"),
+            (json!({"deprecated": 1}), "deprecated"),
             (json!({"idempotent": "yes"}), "idempotent"),
             (json!({"sha256": "abc"}), "sha256"),
             (json!({"sha256": "0".repeat(64), "entrypoint": "sh"}), "sha256"),
             (json!({"entrypoint": "../bin/sh"}), "entrypoint"),
             (json!({"headers": {"a b": "c"}}), "headers"),
+            (json!({"tool": ["add"]}), "tool"),
+            (json!({"runtime": "mcp", "url": "http://x/", "entrypoint": "sh"}), "entrypoint"),
             (json!({"input_schema": {"type": "nonsense"}}), "input_schema"),
             (json!({"api_spec": {"input": {"a": {"type": "nonsense"}}}}), "api_spec.input.a"),
         ] {

@@ -17,7 +17,9 @@ use crate::execution::{Client, Job, Runtime};
 use crate::log::LogRing;
 use crate::names::Names;
 use crate::query::Filter;
-use crate::registry::{self, Known, Location, Lookup, Page, PageRequest, Store};
+use crate::registry::{
+    self, ImportOptions, Imported, Known, Location, Lookup, Memory, Noted, Page, PageRequest, Store,
+};
 use crate::root::{self, RootActor};
 use crate::runtime::{Context, Places};
 use crate::session::{self, Backlog, Door, FRAMES, Frame};
@@ -105,8 +107,9 @@ impl System {
         let location = Location::parse(&settings.store.url);
         let location =
             location.ok_or_else(|| Error::invalid("`store.url` is neither surrealkv://FOLDER nor mem://"))?;
-        let store =
-            Store::open(location.clone()).await.map_err(|error| Error::unavailable(error.to_string()))?;
+        let store = Store::open(location.clone(), Memory(settings.store.memory_mb))
+            .await
+            .map_err(|error| Error::unavailable(error.to_string()))?;
         let folders = Folders::of(&location)?;
         let mut roots = vec![folders.catalog.clone()];
         roots.extend(settings.artifacts.roots.iter().cloned());
@@ -209,6 +212,69 @@ impl System {
         self.ask(Client::UNNAMED, |permit, reply| registry::Msg::Versions { kind, name, permit, reply }).await
     }
 
+    /// The revisions of a definition that are kept, the newest first, which is the one in force.
+    ///
+    /// # Errors
+    /// `not_found`; `overloaded`, `unavailable`.
+    pub async fn revisions(&self, kind: Kind, id: &str) -> Result<Vec<Noted>> {
+        let id = id.to_owned();
+        self.ask(Client::UNNAMED, |permit, reply| registry::Msg::Revisions { kind, id, permit, reply }).await
+    }
+
+    /// One revision of a definition.
+    ///
+    /// # Errors
+    /// `not_found`; `overloaded`, `unavailable`.
+    pub async fn revision(&self, kind: Kind, id: &str, number: u64) -> Result<Arc<Compiled>> {
+        let id = id.to_owned();
+        self.ask(Client::UNNAMED, |permit, reply| registry::Msg::Revision { kind, id, number, permit, reply })
+            .await
+    }
+
+    /// Makes an earlier revision of a definition the one in force again, as a new revision, with what its source was
+    /// then.
+    ///
+    /// # Errors
+    /// `not_found`, `precondition_failed`; `overloaded`, `unavailable`.
+    pub async fn roll_back(
+        &self,
+        kind: Kind,
+        id: &str,
+        number: u64,
+        if_match: Option<String>,
+    ) -> Result<Arc<Compiled>> {
+        let id = id.to_owned();
+        self.ask(Client::UNNAMED, |permit, reply| registry::Msg::RollBack {
+            kind,
+            id,
+            number,
+            if_match,
+            permit,
+            reply,
+        })
+        .await
+    }
+
+    /// Takes in many definitions of a kind, and tells what became of each, in their order.
+    ///
+    /// # Errors
+    /// `overloaded`, `unavailable`; what is wrong with one of them is in its own place.
+    pub async fn import(
+        &self,
+        kind: Kind,
+        definitions: Vec<Definition>,
+        options: ImportOptions,
+    ) -> Result<Vec<Result<Imported>>> {
+        self.ask(Client::UNNAMED, |permit, reply| registry::Msg::Import {
+            kind,
+            definitions,
+            options,
+            permit,
+            reply,
+        })
+        .await
+    }
+
     /// Replaces the given fields of a definition.
     ///
     /// # Errors
@@ -251,6 +317,40 @@ impl System {
         self.ask_at_once(&self.inner.source_admission, |permit, reply| registry::Msg::Register {
             kind,
             id,
+            permit,
+            reply,
+        })
+        .await
+    }
+
+    /// Fetches a definition again from the source that it came from, and tells whether that made a new revision.
+    ///
+    /// # Errors
+    /// `not_found`, `conflict` where it came from none, `source_unavailable`, `precondition_failed` where it was written
+    /// meanwhile; `overloaded`, `unavailable`.
+    pub async fn refresh(&self, kind: Kind, id: &str) -> Result<(Arc<Compiled>, bool)> {
+        let current = self.get(kind, id).await?;
+        let before = current.etag.clone();
+        let now = self
+            .ask_at_once(&self.inner.source_admission, |permit, reply| registry::Msg::Refresh {
+                current,
+                permit: Some(permit),
+                reply,
+            })
+            .await?;
+        let is_new = now.etag != before;
+        Ok((now, is_new))
+    }
+
+    /// All definitions of a kind that a source lists.
+    ///
+    /// # Errors
+    /// `not_found`, `source_unavailable`; `overloaded`, `unavailable`.
+    pub async fn list_source(&self, kind: Kind, source: &str) -> Result<Vec<Definition>> {
+        let source = source.to_owned();
+        self.ask_at_once(&self.inner.source_admission, |permit, reply| registry::Msg::List {
+            kind,
+            source,
             permit,
             reply,
         })

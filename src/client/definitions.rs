@@ -1,17 +1,17 @@
-//! `tool` and `function`: list, get, rm, register. Adding is in [`super::import`].
+//! `tool` and `function`: list, get, rm, register, refresh. Adding is in [`super::add`], what has to do with
+//! revisions and versions in [`super::revisions`].
 
 use std::collections::BTreeMap;
 
 use actors::definition::Kind;
 use anyhow::Result;
 use reqwest::Method;
-use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::pages::List;
 use super::service::{Service, definition_path};
-use super::{Failure, done, import, json, print, table};
-use crate::cli::{DefinitionArgs, DefinitionCommand, ListArgs};
+use super::{Failure, add, done, export, json, print, revisions, table};
+use crate::cli::{DefinitionArgs, DefinitionCommand, ListArgs, Selection};
 
 /// What is asked for at a time; the API's own default.
 const PAGE: u64 = 1_000;
@@ -21,9 +21,12 @@ pub async fn run(kind: Kind, args: DefinitionArgs, json: bool) -> Result<(), Fai
     let service = Service::new(args.service.base())?;
     match args.command {
         DefinitionCommand::List(args) => list(&service, kind, &args, json).await,
-        DefinitionCommand::Add { file } => import::file(&service, kind, &file, json).await,
-        DefinitionCommand::Get { id } => {
-            let path = definition_path(kind.name(), &id)?;
+        DefinitionCommand::Add { file } => add::run(&service, kind, &file, json).await,
+        DefinitionCommand::Get { id, revision } => {
+            let path = match revision {
+                Some(number) => revisions::path(kind, &id, number)?,
+                None => definition_path(kind.name(), &id)?,
+            };
             let answer = service.call(Method::GET, &path, None).await?;
             let layout = if json { json::compact } else { json::pretty };
             print(&layout(answer.data()))
@@ -38,16 +41,28 @@ pub async fn run(kind: Kind, args: DefinitionArgs, json: bool) -> Result<(), Fai
             let answer = service.call(Method::POST, &path, None).await?;
             done(&answer, &format!("{} registered", kind.title()), json)
         }
+        DefinitionCommand::Refresh { id } => {
+            let path = definition_path(&format!("{}/refresh", kind.name()), &id)?;
+            let answer = service.call(Method::POST, &path, None).await?;
+            done(&answer, &format!("{} refreshed", kind.title()), json)
+        }
+        DefinitionCommand::Revisions { id } => revisions::list(&service, kind, &id, json).await,
+        DefinitionCommand::Rollback { id, revision } => {
+            revisions::roll_back(&service, kind, &id, revision, json).await
+        }
+        DefinitionCommand::Versions { name } => revisions::versions(&service, kind, &name, json).await,
+        DefinitionCommand::Export { select, output } => {
+            export::run(&service, &[kind], &select, output.as_deref(), json).await
+        }
     }
 }
 
 async fn list(service: &Service, kind: Kind, args: &ListArgs, json: bool) -> Result<(), Failure> {
-    let filter = args.filter.as_deref().map(|text| json::argument("filter", text)).transpose()?;
     let list = List {
         method: Method::POST,
         path: format!("/{}s", kind.name()),
-        parameters: Vec::new(),
-        body: Some(query(kind, &args.tags, filter.as_deref())),
+        parameters: args.sort.iter().map(|sort| ("sort", sort.clone())).collect(),
+        body: Some(filter(kind, &args.select)?),
         page: PAGE,
     };
     let found = list.collect(service, args.limit).await?;
@@ -57,15 +72,20 @@ async fn list(service: &Service, kind: Kind, args: &ListArgs, json: bool) -> Res
     })
 }
 
-/// The body of the query: the filter and the tags, both where both are given.
-fn query(kind: Kind, tags: &[String], filter: Option<&RawValue>) -> String {
-    let tags = (!tags.is_empty()).then(|| json!({ kind.field("search_tags"): { "$in": tags } }).to_string());
-    match (tags, filter) {
-        (None, None) => "{}".to_owned(),
-        (Some(tags), None) => tags,
-        (None, Some(filter)) => filter.get().to_owned(),
-        (Some(tags), Some(filter)) => format!(r#"{{"$and":[{},{tags}]}}"#, filter.get()),
-    }
+/// The JSON text of a filter that matches what is selected: of all that is given, each has to hold.
+pub fn filter(kind: Kind, select: &Selection) -> Result<String> {
+    let given = select.filter.as_deref().map(|text| json::argument("filter", text)).transpose()?;
+    let tags =
+        (!select.tags.is_empty()).then(|| json!({ kind.field("search_tags"): { "$in": select.tags } }));
+    let text = select.search.as_ref().map(|text| json!({ "$text": { "$search": text } }));
+    let given = given.map(|given| given.get().to_owned());
+    let made = [tags, text].into_iter().flatten().map(|condition| condition.to_string());
+    let mut conditions: Vec<String> = given.into_iter().chain(made).collect();
+    Ok(match conditions.len() {
+        0 => "{}".to_owned(),
+        1 => conditions.remove(0),
+        _ => format!(r#"{{"$and":[{}]}}"#, conditions.join(",")),
+    })
 }
 
 /// Its id, its tags and its description.
@@ -89,17 +109,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_query_joins_tags_and_filter() {
-        let tags = ["math".to_owned(), "a\"b".to_owned()];
-        let filter = json::argument("filter", r#"{"function_metadata.n":18446744073709551616}"#);
-        let filter = filter.unwrap();
-        assert_eq!(query(Kind::Tool, &[], None), "{}");
-        assert_eq!(query(Kind::Tool, &tags, None), r#"{"tool_search_tags":{"$in":["math","a\"b"]}}"#);
-        assert_eq!(query(Kind::Function, &[], Some(&filter)), filter.get());
+    fn the_filter_joins_what_is_given() {
+        let mut select = Selection::default();
+        let joined = |kind, select: &Selection| filter(kind, select).unwrap();
+        assert_eq!(joined(Kind::Tool, &select), "{}");
+        select.tags = vec!["math".to_owned(), "a\"b".to_owned()];
+        assert_eq!(joined(Kind::Tool, &select), r#"{"tool_search_tags":{"$in":["math","a\"b"]}}"#);
+        let given = r#"{"function_metadata.n":18446744073709551616}"#;
+        select.filter = Some(given.to_owned());
+        select.tags.pop();
         assert_eq!(
-            query(Kind::Function, &tags[..1], Some(&filter)),
+            joined(Kind::Function, &select),
             r#"{"$and":[{"function_metadata.n":18446744073709551616},{"function_search_tags":{"$in":["math"]}}]}"#
         );
+        select.tags.clear();
+        assert_eq!(joined(Kind::Function, &select), given);
+        select.filter = None;
+        select.search = Some("add \"one\"".to_owned());
+        assert_eq!(joined(Kind::Tool, &select), r#"{"$text":{"$search":"add \"one\""}}"#);
+        select.filter = Some("{".to_owned());
+        assert!(filter(Kind::Tool, &select).is_err());
     }
 
     #[test]

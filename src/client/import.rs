@@ -1,259 +1,201 @@
-//! Registering what files hold: `import PATH` and `tool add FILE`.
+//! `import`: registers many definitions at a time, those of files or those that a source of the service lists.
+//!
+//! A thread reads the files ([`read`]); each kind has a stream of lines to the service ([`stream`]); what became of
+//! each definition is printed and counted ([`report`]). What lies between them is bounded, so that a file of any length
+//! is imported with little memory.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+mod read;
+mod report;
+mod stream;
+
+use std::path::Path;
 
 use actors::definition::Kind;
 use anyhow::{Context, Result, anyhow};
-use console::style;
 use reqwest::Method;
-use serde::Deserialize;
-use serde_json::json;
-use serde_json::value::RawValue;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
 
-use super::service::Service;
-use super::{Failure, Refusal, complain, json, print, table};
+use self::read::{Closed, Found, Input, Place, Reader};
+use self::report::Report;
+use self::stream::Answers;
+use super::service::{Service, definition_path};
+use super::{Failure, Refusal};
 use crate::cli::ImportArgs;
 
-/// What became of one definition.
-enum Registered {
+/// How many definitions wait between those who read, send and report.
+const ROOM: usize = 256;
+
+/// What became of a definition, in the service's words.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Became {
     Created,
+    Updated,
+    Unchanged,
     Exists,
-    Failed(Refusal),
+    Failed,
 }
 
-/// How many became what.
-#[derive(Debug, Default)]
-struct Tally {
-    created: usize,
-    existing: usize,
-    failed: usize,
+/// What there is to tell of one definition.
+struct Told {
+    place: Place,
+    /// Unknown of what is none.
+    kind: Option<Kind>,
+    id: Option<String>,
+    became: Became,
+    /// Why it failed.
+    why: Option<Refusal>,
 }
 
-/// The ids of a definition of either kind.
-#[derive(Debug, Default, Deserialize)]
-struct Ids {
-    tool_id: Option<String>,
-    function_id: Option<String>,
-}
-
-/// `import`: registers all definitions of a file or folder; what exists already stays as it is.
-pub async fn folder(args: &ImportArgs, json: bool) -> Result<(), Failure> {
+/// Registers what stands in files, or what a source lists.
+pub async fn run(args: &ImportArgs, json: bool) -> Result<(), Failure> {
     let service = Service::new(args.service.base())?;
-    let files = files(&args.path)?;
-    if files.is_empty() {
-        return Err(anyhow!("{} holds no *.json", args.path.display()).into());
+    match (&args.path, &args.source) {
+        (Some(path), _) => files(&service, args, path, json).await,
+        (None, Some(source)) => listed(&service, args, source, json).await,
+        (None, None) => Err(anyhow!("say what to import: a PATH, or --source").into()),
     }
-    let mut tally = Tally::default();
-    for file in files {
-        let place = file.display().to_string();
-        let text = fs::read_to_string(&file).map_err(anyhow::Error::from);
-        let documents = text.and_then(|text| Ok(json::documents(&text)?));
-        match documents {
-            Ok(documents) => {
-                for document in documents {
-                    import(&service, &document, &place, &mut tally, json).await?;
-                }
-            }
-            Err(error) => tally.fail(&place, &format!("{error:#}"), json)?,
-        }
-    }
-    tally.finish(json)
 }
 
-async fn import(
-    service: &Service,
-    document: &RawValue,
-    place: &str,
-    tally: &mut Tally,
-    json: bool,
-) -> Result<(), Failure> {
-    let (kind, id) = match identify(document) {
-        Ok(found) => found,
-        Err(error) => return tally.fail(place, &format!("{error:#}"), json),
-    };
-    let registered = register(service, kind, document).await?;
-    tally.count(&registered);
-    if json {
-        let line = match &registered {
-            Registered::Created => json!({"result": "created", "kind": kind, "id": id}),
-            Registered::Exists => json!({"result": "exists", "kind": kind, "id": id}),
-            Registered::Failed(refusal) => {
-                json!({"result": "failed", "kind": kind, "id": id, "file": place,
-                       "error": refusal.error, "code": refusal.code})
-            }
+async fn files(service: &Service, args: &ImportArgs, path: &Path, json: bool) -> Result<(), Failure> {
+    let inputs = read::inputs(path)?;
+    if inputs.is_empty() {
+        return Err(anyhow!("{} holds no *.json, *.jsonl or *.ndjson", path.display()).into());
+    }
+    let total = inputs.iter().map(Input::bytes).sum();
+    let (told, hearing) = mpsc::channel(ROOM);
+    let (tools, tool_items) = mpsc::channel(ROOM);
+    let (functions, function_items) = mpsc::channel(ROOM);
+    let failures = told.clone();
+    // A thread of its own, since the process ends without it: it may wait for stdin for ever.
+    let reader = std::thread::Builder::new().name("read".to_owned()).spawn(move || {
+        let give = |found| {
+            let taken = match found {
+                Found::Definition(item) if item.kind == Kind::Tool => tools.blocking_send(item).is_ok(),
+                Found::Definition(item) => functions.blocking_send(item).is_ok(),
+                Found::Wrong(place, reason) => failures.blocking_send(Told::wrong(place, reason)).is_ok(),
+            };
+            taken.then_some(()).ok_or(Closed)
         };
-        return print(&line.to_string());
-    }
-    let name = format!("{} {}", kind.name(), table::plain(&id));
-    match &registered {
-        Registered::Created => print(&format!("{} {name}", style("created       ").green())),
-        Registered::Exists => print(&format!("{} {name}", style("exists already").dim())),
-        Registered::Failed(refusal) => {
-            let failed = style("failed        ").red();
-            print(&format!("{failed} {name} in {place}: {}", refusal.sentence()))
+        let mut reader = Reader::new(give);
+        inputs.iter().try_for_each(|input| reader.read(input))
+    });
+    let reader = reader.context("cannot start reading")?;
+    let paths = [import_path(Kind::Tool, args, None)?, import_path(Kind::Function, args, None)?];
+    let send = async move {
+        tokio::try_join!(
+            stream::send(service, &paths[0], tool_items, told.clone()),
+            stream::send(service, &paths[1], function_items, told.clone()),
+        )?;
+        match reader.join() {
+            Ok(_) => Ok(()),
+            Err(_) => Err(anyhow!("reading broke off, and the import is not whole").into()),
         }
-    }
+    };
+    watched(send, hearing, Report::start(args, total, json)).await
 }
 
-impl Tally {
-    fn count(&mut self, registered: &Registered) {
-        match registered {
-            Registered::Created => self.created += 1,
-            Registered::Exists => self.existing += 1,
-            Registered::Failed(_) => self.failed += 1,
-        }
-    }
-
-    /// Reports what could not even be asked for.
-    fn fail(&mut self, place: &str, reason: &str, json: bool) -> Result<(), Failure> {
-        self.failed += 1;
-        if json {
-            return print(&json!({"result": "failed", "file": place, "error": reason}).to_string());
-        }
-        let failed = style("failed        ").red();
-        print(&format!("{failed} {place}: {reason}"))
-    }
-
-    fn finish(&self, json: bool) -> Result<(), Failure> {
-        let Self { created, existing, failed } = self;
-        print(&if json {
-            json!({"created": created, "exists": existing, "failed": failed}).to_string()
-        } else {
-            format!("{created} created, {existing} existed already, {failed} failed")
-        })?;
-        if *failed > 0 {
-            return Err(Failure::Partly);
-        }
-        Ok(())
-    }
-}
-
-/// `tool add`: registers the definitions of a file or of stdin; one that exists is an error.
-pub async fn file(service: &Service, kind: Kind, name: &str, json: bool) -> Result<(), Failure> {
-    let documents = json::read(name)
-        .and_then(|text| json::documents(&text).with_context(|| format!("{name} is not JSON")))?;
-    if documents.is_empty() {
-        return Err(anyhow!("{name} holds no definition").into());
-    }
-    let alone = documents.len() == 1;
-    let mut refused = false;
-    for document in documents {
-        let path = format!("/{}", kind.name());
-        let answer = service.call(Method::POST, &path, Some(document.get().to_owned())).await;
-        let id = Ids::of(&document).unwrap_or_default().get(kind);
-        let id = table::plain(&id.unwrap_or_else(|| "a definition without an id".to_owned()));
-        match answer {
-            Ok(answer) if json => print(&json::compact(answer.data()))?,
-            Ok(_) => print(&format!("created {} {id}", kind.name()))?,
-            Err(Failure::Refused(refusal)) if !alone => {
-                refused = true;
-                complain(format_args!("{id}: {}", refusal.sentence()));
-                if json {
-                    print(&refusal.text)?;
+/// Registers what a source lists of either kind; one that has tools only is none for functions.
+async fn listed(service: &Service, args: &ImportArgs, source: &str, json: bool) -> Result<(), Failure> {
+    let (told, hearing) = mpsc::channel(ROOM);
+    let ask = async move {
+        let mut unknown = Vec::new();
+        for kind in Kind::ALL {
+            let path = import_path(kind, args, Some(source))?;
+            let mut answers = match service.lines(Method::POST, &path, None).await {
+                Ok(lines) => Answers::new(lines),
+                Err(Failure::Refused(refusal)) if refusal.code.as_deref() == Some("not_found") => {
+                    unknown.push(refusal);
+                    continue;
                 }
+                Err(failure) => return Err(failure),
+            };
+            while let Some(answer) = answers.next().await? {
+                let place =
+                    Place { input: source.into(), line: Some(answer.line), number: answer.line, bytes: 0 };
+                // Whoever hears has failed when nobody does, and says so.
+                drop(told.send(answer.told(place, kind, None)).await);
             }
-            Err(failure) => return Err(failure),
         }
-    }
-    if refused {
-        return Err(Failure::Partly);
-    }
-    Ok(())
+        match unknown.pop() {
+            Some(refusal) if unknown.len() + 1 == Kind::ALL.len() => Err(Failure::Refused(refusal)),
+            _ => Ok(()),
+        }
+    };
+    watched(ask, hearing, Report::start(args, None, json)).await
 }
 
-/// Registers one definition. A connection that fails is an error, a refusal a result.
-async fn register(service: &Service, kind: Kind, document: &RawValue) -> Result<Registered, Failure> {
-    let path = format!("/{}", kind.name());
-    let body = Some(document.get().to_owned());
-    match service.call(Method::POST, &path, body).await {
-        Ok(_) => Ok(Registered::Created),
-        Err(Failure::Refused(refusal)) if refusal.code.as_deref() == Some("conflict") => {
-            Ok(Registered::Exists)
+/// Reports what is told until the work is done, or the user leaves.
+async fn watched(
+    work: impl Future<Output = Result<(), Failure>>,
+    mut hearing: mpsc::Receiver<Told>,
+    mut report: Report,
+) -> Result<(), Failure> {
+    let reporting = async {
+        let mut some = Vec::with_capacity(ROOM);
+        while hearing.recv_many(&mut some, ROOM).await > 0 {
+            report.take(some.drain(..))?;
         }
-        Err(Failure::Refused(refusal)) => Ok(Registered::Failed(refusal)),
-        Err(failure) => Err(failure),
-    }
-}
-
-impl Ids {
-    fn of(document: &RawValue) -> Result<Self> {
-        // An array would be taken for the fields in their order.
-        if !document.get().starts_with('{') {
-            return Err(anyhow!("a definition is a JSON object"));
-        }
-        Ok(serde_json::from_str(document.get())?)
-    }
-
-    fn get(self, kind: Kind) -> Option<String> {
-        match kind {
-            Kind::Tool => self.tool_id,
-            Kind::Function => self.function_id,
-        }
+        Ok::<(), Failure>(())
+    };
+    let outcome = tokio::select! {
+        outcome = async { tokio::try_join!(work, reporting) } => Some(outcome),
+        Ok(()) = tokio::signal::ctrl_c() => None,
+    };
+    // What was told before it ended badly.
+    let rest: Vec<Told> = std::iter::from_fn(|| hearing.try_recv().ok()).collect();
+    report.take(rest)?;
+    report.flush()?;
+    match outcome {
+        Some(Ok(_)) => report.finish(),
+        Some(Err(failure)) => Err(failure),
+        None => Err(Failure::Left(report.farewell())),
     }
 }
 
-/// Tells a tool from a function.
-fn identify(document: &RawValue) -> Result<(Kind, String)> {
-    let ids = Ids::of(document)?;
-    match (ids.tool_id, ids.function_id) {
-        (Some(id), None) => Ok((Kind::Tool, id)),
-        (None, Some(id)) => Ok((Kind::Function, id)),
-        (None, None) => Err(anyhow!("it has neither a tool_id nor a function_id")),
-        (Some(_), Some(_)) => Err(anyhow!("it has both a tool_id and a function_id")),
+/// Where definitions of a kind are imported, encoded.
+fn import_path(kind: Kind, args: &ImportArgs, source: Option<&str>) -> Result<String> {
+    let mut path = match source {
+        Some(source) => definition_path(&format!("{}s/import", kind.name()), source)?,
+        None => format!("/{}s/import", kind.name()),
+    };
+    path.push_str(if args.replace { "?existing=replace" } else { "?existing=keep" });
+    if args.dry_run {
+        path.push_str("&dry_run=true");
     }
+    Ok(path)
 }
 
-/// A file as it is, or all `*.json` below a folder in the order of their names. Links to folders are
-/// not followed: they may lead round in circles.
-fn files(path: &Path) -> Result<Vec<PathBuf>> {
-    let context = || format!("cannot read {}", path.display());
-    if !fs::metadata(path).with_context(context)?.is_dir() {
-        return Ok(vec![path.to_owned()]);
+impl Told {
+    /// What is no definition.
+    fn wrong(place: Place, reason: String) -> Self {
+        let why = Refusal { error: reason, code: None, details: None, text: String::new() };
+        Self { place, kind: None, id: None, became: Became::Failed, why: Some(why) }
     }
-    let entries = fs::read_dir(path).with_context(context)?;
-    let mut entries = entries.collect::<Result<Vec<_>, _>>().with_context(context)?;
-    entries.sort_by_key(fs::DirEntry::file_name);
-    let mut found = Vec::new();
-    for entry in entries {
-        let path = entry.path();
-        if entry.file_type().with_context(context)?.is_dir() {
-            found.extend(files(&path)?);
-        } else if path.extension().is_some_and(|ending| ending == "json") && path.is_file() {
-            found.push(path);
-        }
-    }
-    Ok(found)
 }
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+    use crate::cli::{Cli, ClientCommand, Command};
 
-    fn identified(text: &str) -> Result<(Kind, String)> {
-        identify(&json::documents(text).unwrap()[0])
-    }
-
-    #[test]
-    fn a_definition_is_known_by_its_id() {
-        assert_eq!(
-            identified(r#"{"tool_id":"x","tool_metadata":{}}"#).unwrap(),
-            (Kind::Tool, "x".to_owned())
-        );
-        assert_eq!(identified(r#"{"function_id":"f:v1"}"#).unwrap(), (Kind::Function, "f:v1".to_owned()));
-    }
-
-    #[test]
-    fn what_is_no_definition_says_why() {
-        for (text, reason) in [
-            ("{}", "neither"),
-            (r#"{"tool_id":"x","function_id":"y"}"#, "both"),
-            (r#"{"tool_id":5}"#, "invalid type"),
-            (r#"[["a","b"]]"#, "a JSON object"),
-            ("7", "a JSON object"),
-        ] {
-            let error = identified(text).unwrap_err().to_string();
-            assert!(error.contains(reason), "{text}: {error}");
+    fn args(line: &str) -> ImportArgs {
+        let words = format!("org-executor import {line}");
+        match Cli::try_parse_from(words.split_whitespace()).unwrap().into_command() {
+            Command::Client(ClientCommand::Import(args)) => args,
+            other => panic!("not import: {other:?}"),
         }
+    }
+
+    #[test]
+    fn the_address_says_what_becomes_of_what_exists() {
+        let path = |line, source| import_path(Kind::Tool, &args(line), source).unwrap();
+        assert_eq!(path("x", None), "/tools/import?existing=keep");
+        assert_eq!(path("- --replace --dry-run", None), "/tools/import?existing=replace&dry_run=true");
+        assert_eq!(path("--source s", Some("pet store")), "/tools/import/pet%20store?existing=keep");
+        assert!(import_path(Kind::Function, &args("--source s"), Some("..")).is_err());
     }
 }

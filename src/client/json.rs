@@ -98,14 +98,14 @@ pub fn argument(what: &str, given: &str) -> Result<Box<RawValue>> {
     serde_json::from_str(text).with_context(|| format!("{place}the {what} is not JSON"))
 }
 
-/// The values of a file that holds one value, an array of values, or JSON lines.
-pub fn documents(text: &str) -> serde_json::Result<Vec<Box<RawValue>>> {
+/// The values of a text that holds one value, an array of values, or JSON lines; each is a part of the text.
+pub fn documents(text: &str) -> serde_json::Result<Vec<&RawValue>> {
     let text = text.trim_start_matches('\u{feff}');
     let mut documents = Vec::new();
-    for value in serde_json::Deserializer::from_str(text).into_iter::<Box<RawValue>>() {
+    for value in serde_json::Deserializer::from_str(text).into_iter::<&RawValue>() {
         let value = value?;
         if value.get().starts_with('[') {
-            documents.extend(serde_json::from_str::<Vec<Box<RawValue>>>(value.get())?);
+            documents.extend(serde_json::from_str::<Vec<&RawValue>>(value.get())?);
         } else {
             documents.push(value);
         }

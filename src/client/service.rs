@@ -4,11 +4,15 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use reqwest::{Client, Method, Url};
+use reqwest::{Body, Client, Method, RequestBuilder, Response, Url};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::lines::Lines;
 use super::{Failure, Refusal, unreachable};
+
+/// The media type of lines of JSON.
+const LINES: &str = "application/x-ndjson";
 
 /// A service at an address; nothing is sent before the first call.
 pub struct Service {
@@ -53,6 +57,8 @@ impl Service {
             .no_proxy()
             .connect_timeout(Duration::from_secs(10))
             .read_timeout(Duration::from_secs(120))
+            // Before the service gives the connection up, which it does after a minute unless told.
+            .pool_idle_timeout(Duration::from_secs(30))
             .build()
             .context("cannot set up HTTP")?;
         Ok(Self { base, http })
@@ -60,17 +66,40 @@ impl Service {
 
     /// One call. `path` is encoded already; `body` is JSON text.
     pub async fn call(&self, method: Method, path: &str, body: Option<String>) -> Result<Answer, Failure> {
-        let url = format!("{}{path}", self.base);
-        let request = self.http.request(method, &url);
+        let body = body.map(|text| ("application/json", text.into()));
+        let response = self.send(self.request(method, path, body)).await?;
+        self.read(response).await
+    }
+
+    /// One call that is answered in lines of JSON. `path` is encoded already; `body` is lines of JSON too.
+    pub async fn lines(&self, method: Method, path: &str, body: Option<Body>) -> Result<Lines, Failure> {
+        let body = body.map(|lines| (LINES, lines));
+        let response = self.send(self.request(method, path, body)).await?;
+        let declared = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        if response.status().is_success() && declared.is_some_and(|declared| declared.starts_with(LINES)) {
+            return Ok(Lines::new(response, self.base.clone()));
+        }
+        self.read(response).await?;
+        Err(anyhow::anyhow!("the service at {} answered with something else than lines", self.base).into())
+    }
+
+    fn request(&self, method: Method, path: &str, body: Option<(&str, Body)>) -> RequestBuilder {
+        let request = self.http.request(method, format!("{}{path}", self.base));
         // An absent body says so: some servers ask for its length (411) all the same.
-        let request = match body {
-            Some(body) => request.header(CONTENT_TYPE, "application/json").body(body),
+        match body {
+            Some((media_type, body)) => request.header(CONTENT_TYPE, media_type).body(body),
             None => request.header(CONTENT_LENGTH, 0),
-        };
-        let lost = |error: reqwest::Error| unreachable(&self.base, &error);
-        let response = request.send().await.map_err(lost)?;
-        let status = response.status();
-        let text = response.text().await.map_err(lost)?;
+        }
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Response, Failure> {
+        Ok(request.send().await.map_err(|error| unreachable(&self.base, &error))?)
+    }
+
+    /// Opens an answer that is an envelope.
+    async fn read(&self, response: Response) -> Result<Answer, Failure> {
+        let (status, url) = (response.status(), response.url().clone());
+        let text = response.text().await.map_err(|error| unreachable(&self.base, &error))?;
         match open(&text) {
             Some(answer) => answer.map_err(Failure::Refused),
             None => {

@@ -8,8 +8,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::frame::Progress;
 use super::{note, table};
 
-const SPINNER: &str = "{spinner:.cyan} {elapsed} {wide_msg}";
-const BAR: &str = "{spinner:.cyan} {elapsed} [{bar:24.cyan}] {percent}% {wide_msg}";
+/// What is shown where the end is not known.
+pub const SPINNER: &str = "{spinner:.cyan} {elapsed} {wide_msg}";
+/// What is shown where it is.
+pub const BAR: &str = "{spinner:.cyan} {elapsed} [{bar:24.cyan}] {percent}% {wide_msg}";
 const STEPS: u64 = 1_000;
 
 /// A line at the bottom of the terminal, gone when it is dropped.
@@ -67,7 +69,8 @@ impl Drop for Spinner {
     }
 }
 
-fn style(template: &str) -> ProgressStyle {
+/// One of the templates above.
+pub fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).expect("the templates above are valid")
 }
 

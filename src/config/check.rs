@@ -197,6 +197,7 @@ fn range(path: &str) -> RangeInclusive<i64> {
         ("rest", "body_bytes") => 1_024..=256 << 20,
         ("websocket", "message_bytes") => 1_024..=16 << 20,
         ("store", "cache_mb") | ("dispatcher", "max_queued_mb") => 1..=65_536,
+        ("store", "memory_mb") => 128..=1 << 20,
         ("dispatcher", "grace_ms") | ("sources", "refresh_ms") => 0..=DAY,
         ("limits", "timeout_ms" | "max_timeout_ms") => 1..=7 * DAY,
         ("limits", "log_line_bytes") => 64..=1 << 20,
@@ -403,7 +404,7 @@ mod tests {
             (
                 "[pools.cobol]\nmax = 1",
                 "unknown key `pools.cobol` in executor.toml; known there: `binary`, `container`, \
-                 `http`, `python`, `script`, `wasm`, `websocket`",
+                 `http`, `mcp`, `python`, `script`, `wasm`, `websocket`",
             ),
             (
                 "[[sources]]\ntool_ulr = 'x'",

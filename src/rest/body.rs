@@ -1,4 +1,4 @@
-//! Request bodies: declared as JSON, bounded, UTF-8. What stands in them is read by the engine, which keeps the text.
+//! Request bodies: declared as JSON or as lines of it, bounded, UTF-8. What stands in them is read by the engine, which keeps the text.
 
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use poem::http::header;
 use poem::{Request, RequestBody};
 use poem_openapi::registry::{MetaMediaType, MetaRequest, MetaSchema, MetaSchemaRef};
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 
 use super::reply::refuse;
 
@@ -20,6 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How many bytes a body may have.
 #[derive(Clone, Copy, Debug)]
 pub struct Limit(pub usize);
+
+/// What a body of lines must be declared as.
+const LINES_MEDIA_TYPE: &str = "the body must be declared as `Content-Type: application/x-ndjson`";
 
 /// A JSON object, as its text.
 #[derive(Debug)]
@@ -46,15 +50,106 @@ impl<'a> ApiExtractor<'a> for JsonText {
     }
 }
 
-async fn read(request: &Request, body: &mut RequestBody) -> Result<String, Error> {
+/// JSON objects, one a line; the body may have any length, a line the length that other bodies may have.
+pub struct JsonLines(pub Lines);
+
+impl<'a> ApiExtractor<'a> for JsonLines {
+    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::RequestObject];
+
+    type ParamType = ();
+    type ParamRawType = ();
+
+    fn request_meta() -> Option<MetaRequest> {
+        let schema = MetaSchemaRef::Inline(Box::new(MetaSchema::new("string")));
+        let content = vec![MetaMediaType { content_type: "application/x-ndjson", schema }];
+        Some(MetaRequest { description: Some("JSON objects, one a line"), content, required: true })
+    }
+
+    async fn from_request(
+        request: &'a Request,
+        body: &mut RequestBody,
+        _: ExtractParamOptions<()>,
+    ) -> poem::Result<Self> {
+        let mut lines = || {
+            declared(request, &["application/x-ndjson", "application/jsonl"], LINES_MEDIA_TYPE)?;
+            let Limit(max_bytes) = limit(request)?;
+            let body = body.take().map_err(|_| Error::invalid("the body is missing"))?;
+            let reader: Box<dyn AsyncRead + Send + Unpin> = Box::new(body.into_async_read());
+            Ok(Lines {
+                reader: BufReader::with_capacity(64 << 10, reader),
+                line: Vec::new(),
+                is_long: false,
+                max_bytes,
+            })
+        };
+        lines().map(Self).map_err(|error: Error| poem::Error::from_response(refuse(&error)))
+    }
+}
+
+/// The lines of a body, as they come.
+pub struct Lines {
+    reader: BufReader<Box<dyn AsyncRead + Send + Unpin>>,
+    /// What was read of the next line. It is kept when waiting for the rest is given up.
+    line: Vec<u8>,
+    /// It is longer than a line may be, and the rest of it is skipped.
+    is_long: bool,
+    max_bytes: usize,
+}
+
+impl Lines {
+    /// The next line, or what is wrong with it; nothing at the end.
+    ///
+    /// # Errors
+    /// The body broke off, or took too long: there are no further lines.
+    pub async fn next(&mut self) -> Result<Option<Result<String, Error>>, Error> {
+        loop {
+            let chunk = tokio::time::timeout(PATIENCE, self.reader.fill_buf()).await;
+            let slow = |_| Error::invalid(format!("the body took longer than {} s", PATIENCE.as_secs()));
+            let chunk = chunk.map_err(slow)?.map_err(|_| Error::invalid("the body broke off"))?;
+            let end = chunk.iter().position(|byte| *byte == b'\n');
+            let is_over = chunk.is_empty();
+            let part = &chunk[..end.unwrap_or(chunk.len())];
+            self.is_long |= self.line.len() + part.len() > self.max_bytes;
+            if !self.is_long {
+                self.line.extend_from_slice(part);
+            }
+            let taken = end.map_or(chunk.len(), |end| end + 1);
+            self.reader.consume(taken);
+            if is_over && self.line.is_empty() && !self.is_long {
+                return Ok(None);
+            }
+            if end.is_some() || is_over {
+                let line = std::mem::take(&mut self.line);
+                if std::mem::take(&mut self.is_long) {
+                    let message = format!("the line is longer than {} bytes", self.max_bytes);
+                    return Ok(Some(Err(Error::new(Code::TooLarge, message))));
+                }
+                let text = String::from_utf8(line).map_err(|_| Error::invalid("the line is not UTF-8"));
+                return Ok(Some(text));
+            }
+        }
+    }
+}
+
+/// Refuses a body of another type than these.
+fn declared(request: &Request, types: &[&str], message: &str) -> Result<(), Error> {
     let declared =
         request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = declared.split(';').next().unwrap_or_default().trim();
-    if !essence.eq_ignore_ascii_case("application/json") {
-        return Err(Error::new(Code::UnsupportedMediaType, MEDIA_TYPE));
+    if types.iter().any(|known| essence.eq_ignore_ascii_case(known)) {
+        Ok(())
+    } else {
+        Err(Error::new(Code::UnsupportedMediaType, message))
     }
-    let Limit(max_bytes) =
-        *request.data::<Limit>().ok_or_else(|| Error::unavailable("no body limit is set"))?;
+}
+
+fn limit(request: &Request) -> Result<Limit, Error> {
+    request.data::<Limit>().copied().ok_or_else(|| Error::unavailable("no body limit is set"))
+}
+
+async fn read(request: &Request, body: &mut RequestBody) -> Result<String, Error> {
+    declared(request, &["application/json"], MEDIA_TYPE)?;
+    let Limit(max_bytes) = limit(request)?;
     let too_large = || Error::new(Code::TooLarge, format!("the body is larger than {max_bytes} bytes"));
     let length = request
         .headers()

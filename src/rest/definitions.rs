@@ -2,11 +2,11 @@
 
 use std::marker::PhantomData;
 
-use actors::compiled::means;
+use actors::compiled::{Compiled, etag, means};
 use actors::definition::{Definition, Kind, Patch};
 use actors::error::{Error, Result};
 use actors::query::Filter;
-use actors::registry::PageRequest;
+use actors::registry::{By, PageRequest, Position, Sort};
 use actors::system::System;
 use actors::version;
 use poem::http::{StatusCode, header};
@@ -109,10 +109,40 @@ impl<R: Registered> Definitions<R> {
         self.try_versions(&name).await.unwrap_or_else(|error| Reply::refused(&error))
     }
 
+    /// The revisions of a definition that are kept, the newest first, which is the one in force.
+    #[oai(path = "/:id/revisions", method = "get")]
+    async fn revisions(&self, id: Path<String>) -> Reply<200> {
+        self.try_revisions(&id).await.unwrap_or_else(|error| Reply::refused(&error))
+    }
+
+    /// One revision of a definition.
+    #[oai(path = "/:id/revisions/:number", method = "get")]
+    async fn revision(&self, id: Path<String>, number: Path<String>) -> Reply<200> {
+        self.try_revision(&id, &number).await.unwrap_or_else(|error| Reply::refused(&error))
+    }
+
+    /// Roll back: make an earlier revision the one in force again, as a new revision. With If-Match only that one is
+    /// replaced.
+    #[oai(path = "/:id/revisions/:number", method = "put")]
+    async fn roll_back(
+        &self,
+        id: Path<String>,
+        number: Path<String>,
+        #[oai(name = "If-Match")] if_match: Header<Option<String>>,
+    ) -> Reply<200> {
+        self.try_roll_back(&id, &number, if_match.0).await.unwrap_or_else(|error| Reply::refused(&error))
+    }
+
     /// Fetch a definition from the configured sources and register it.
     #[oai(path = "/register/:id", method = "post")]
     async fn register(&self, id: Path<String>) -> Reply<201> {
         self.try_register(&id).await.unwrap_or_else(|error| Reply::refused(&error))
+    }
+
+    /// Fetch a definition again from the source that it came from. What has changed there becomes a new revision.
+    #[oai(path = "/refresh/:id", method = "post")]
+    async fn refresh(&self, id: Path<String>) -> Reply<200> {
+        self.try_refresh(&id).await.unwrap_or_else(|error| Reply::refused(&error))
     }
 }
 
@@ -124,6 +154,29 @@ impl<R: Registered> Definitions<R> {
         Ok(Reply::data(&json!({ "message": message, "id": created.id }).to_string()))
     }
 
+    async fn try_revisions(&self, id: &str) -> Result<Reply<200>> {
+        let revisions = self.system.revisions(R::KIND, id).await?;
+        let revisions = revisions.iter().enumerate().map(|(at, noted)| {
+            json!({
+                "revision": noted.number, "etag": etag(noted.number, noted.created_ms),
+                "written_ms": noted.updated_ms, "in_force": at == 0
+            })
+        });
+        Ok(Reply::data(&json!(revisions.collect::<Vec<_>>()).to_string()))
+    }
+
+    async fn try_revision(&self, id: &str, number: &str) -> Result<Reply<200>> {
+        let definition = self.system.revision(R::KIND, id, revision(number)?).await?;
+        Ok(shown(&definition))
+    }
+
+    async fn try_roll_back(&self, id: &str, number: &str, if_match: Option<String>) -> Result<Reply<200>> {
+        let number = revision(number)?;
+        let now = self.system.roll_back(R::KIND, id, number, if_match).await?;
+        let message = format!("{} rolled back to revision {number}", R::KIND.title());
+        Ok(Reply::data(&json!({ "message": message, "revision": now.number }).to_string()))
+    }
+
     async fn try_get(&self, id: &str, if_none_match: Option<&str>) -> Result<Reply<200>> {
         let definition = self.system.get(R::KIND, id).await?;
         if if_none_match.is_some_and(|etags| means(etags, &definition.etag)) {
@@ -131,9 +184,7 @@ impl<R: Registered> Definitions<R> {
                 Response::builder().status(StatusCode::NOT_MODIFIED).header(header::ETAG, &definition.etag);
             return Ok(Reply::response(unchanged.finish()));
         }
-        let text = String::from_utf8_lossy(&definition.json);
-        let response = json_response(StatusCode::OK, format!(r#"{{"success":true,"data":{text}}}"#));
-        Ok(Reply::response(response.with_header(header::ETAG, &definition.etag).into_response()))
+        Ok(shown(&definition))
     }
 
     async fn try_versions(&self, name: &str) -> Result<Reply<200>> {
@@ -153,12 +204,30 @@ impl<R: Registered> Definitions<R> {
         Ok(done(R::KIND, "updated"))
     }
 
+    async fn try_refresh(&self, id: &str) -> Result<Reply<200>> {
+        let (now, is_new) = self.system.refresh(R::KIND, id).await?;
+        let message = format!("{} {}", R::KIND.title(), if is_new { "refreshed" } else { "unchanged" });
+        let data = json!({ "message": message, "id": now.id, "changed": is_new, "revision": now.number });
+        Ok(Reply::data(&data.to_string()))
+    }
+
     async fn try_register(&self, id: &str) -> Result<Reply<201>> {
         let definition = self.system.register(R::KIND, id).await?;
         let message = json!(format!("Inserted {} with id: {}", R::KIND.name(), definition.id));
         let data = String::from_utf8_lossy(&definition.json);
         Ok(Reply::envelope(format!(r#"{{"success":true,"message":{message},"data":{data}}}"#)))
     }
+}
+
+fn shown(definition: &Compiled) -> Reply<200> {
+    let text = String::from_utf8_lossy(&definition.json);
+    let response = json_response(StatusCode::OK, format!(r#"{{"success":true,"data":{text}}}"#));
+    Reply::response(response.with_header(header::ETAG, &definition.etag).into_response())
+}
+
+fn revision(number: &str) -> Result<u64> {
+    let wrong = || Error::invalid("a revision is a whole number from 1 on").at("revision");
+    number.parse().ok().filter(|number| *number > 0).ok_or_else(wrong)
 }
 
 fn done(kind: Kind, what: &str) -> Reply<200> {
@@ -180,7 +249,7 @@ impl<R> Queries<R> {
 
 #[OpenApi(prefix_path = R::MANY)]
 impl<R: Registered> Queries<R> {
-    /// Find definitions by a filter, in the order of their ids. `next` is the cursor of the next page.
+    /// Find definitions by a filter. `next` is the cursor of the next page.
     #[oai(path = "/", method = "post")]
     async fn query(
         &self,
@@ -188,26 +257,40 @@ impl<R: Registered> Queries<R> {
         limit: Query<Option<String>>,
         /// The `next` of the page before.
         cursor: Query<Option<String>>,
-        /// The order: `id`.
+        /// The order: `id`, `created` or `updated`, with a `-` before it the other way round; `relevance`, which is the
+        /// order of a `$text` unless told.
         sort: Query<Option<String>>,
         body: JsonText,
     ) -> Reply<200> {
-        let page = page(limit.0.as_deref(), cursor.0.as_deref(), sort.0.as_deref());
-        self.try_query(&body.0, page).await.unwrap_or_else(|error| Reply::refused(&error))
+        self.try_query(&body.0, limit.0.as_deref(), cursor.0.as_deref(), sort.0.as_deref())
+            .await
+            .unwrap_or_else(|error| Reply::refused(&error))
     }
 }
 
 impl<R: Registered> Queries<R> {
-    async fn try_query(&self, body: &str, page: Result<PageRequest>) -> Result<Reply<200>> {
+    async fn try_query(
+        &self,
+        body: &str,
+        limit: Option<&str>,
+        cursor: Option<&str>,
+        sort: Option<&str>,
+    ) -> Result<Reply<200>> {
         let filter = Filter::parse(R::KIND, &actors::json::parse(body)?)?;
-        let page = self.system.query(R::KIND, filter, page?).await?;
+        let page = page(limit, cursor, sort, filter.has_text())?;
+        let page = self.system.query(R::KIND, filter, page).await?;
         let data = page.items.join(",");
-        let next = page.next.map_or_else(String::new, |id| format!(r#","next":"{}""#, cursor_of(&id)));
+        let next = page.next.map_or_else(String::new, |at| format!(r#","next":"{}""#, at.cursor()));
         Ok(Reply::envelope(format!(r#"{{"success":true,"data":[{data}]{next}}}"#)))
     }
 }
 
-fn page(limit: Option<&str>, cursor: Option<&str>, sort: Option<&str>) -> Result<PageRequest> {
+fn page(
+    limit: Option<&str>,
+    cursor: Option<&str>,
+    sort: Option<&str>,
+    has_text: bool,
+) -> Result<PageRequest> {
     let bad_limit =
         || Error::invalid(format!("`limit` is not a whole number from 1 to {MAX_LIMIT}")).at("limit");
     let limit = match limit {
@@ -216,24 +299,20 @@ fn page(limit: Option<&str>, cursor: Option<&str>, sort: Option<&str>) -> Result
             text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit)).ok_or_else(bad_limit)?
         }
     };
-    if sort.is_some_and(|sort| sort != "id") {
-        return Err(Error::invalid("`sort` knows one order: `id`").at("sort"));
+    let sort = match sort {
+        Some(sort) => Sort::parse(sort)?,
+        None if has_text => Sort::RELEVANCE,
+        None => Sort::default(),
+    };
+    if sort.by == By::Relevance && !has_text {
+        return Err(Error::invalid("`sort=relevance` needs a filter with a `$text`").at("sort"));
     }
-    let bad_cursor = || Error::invalid("`cursor` is not the `next` of an earlier page").at("cursor");
-    let after = cursor.map(|cursor| id_of(cursor).ok_or_else(bad_cursor)).transpose()?;
-    Ok(PageRequest { limit, after })
-}
-
-/// A cursor is the last id that was looked at, in hexadecimal: opaque, and safe in a URL.
-fn cursor_of(id: &str) -> String {
-    id.bytes().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn id_of(cursor: &str) -> Option<String> {
-    let digits = cursor.as_bytes();
-    let pairs = digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
-    let bytes: Vec<u8> = pairs.collect::<Option<_>>().filter(|_| digits.len().is_multiple_of(2))?;
-    String::from_utf8(bytes).ok().filter(|id| !id.is_empty())
+    let bad_cursor =
+        || Error::invalid("`cursor` is not the `next` of an earlier page in the same order").at("cursor");
+    let after = cursor.map(|cursor| {
+        Position::parse(cursor).filter(|position| position.sort == sort).ok_or_else(bad_cursor)
+    });
+    Ok(PageRequest { limit, sort, after: after.transpose()? })
 }
 
 #[cfg(test)]
@@ -241,22 +320,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cursor_leads_back_to_its_id() {
-        for id in ["a", "weather_lookup:v1.0.0-stable", "日本"] {
-            assert_eq!(id_of(&cursor_of(id)).as_deref(), Some(id));
-        }
-        for bad in ["", "x", "6", "ff", "é"] {
-            assert_eq!(id_of(bad), None, "{bad}");
-        }
-    }
-
-    #[test]
     fn a_page_is_bounded() {
-        assert_eq!(page(None, None, None), Ok(PageRequest { limit: 1_000, after: None }));
+        let (limit, sort) = (1_000, Sort::default());
+        assert_eq!(page(None, None, None, false), Ok(PageRequest { limit, sort, after: None }));
+        let after = Position { sort, rank: 0, id: "a".into() };
         assert_eq!(
-            page(Some("5"), Some("61"), Some("id")),
-            Ok(PageRequest { limit: 5, after: Some("a".into()) })
+            page(Some("5"), Some(&after.cursor()), Some("id"), false),
+            Ok(PageRequest { limit: 5, sort, after: Some(after.clone()) })
         );
+        let ranked = page(None, None, None, true).expect("a page");
+        assert_eq!(ranked.sort, Sort::RELEVANCE);
         for (limit, cursor, sort) in [
             (Some("0"), None, None),
             (Some("10001"), None, None),
@@ -264,8 +337,10 @@ mod tests {
             (Some("x"), None, None),
             (None, Some("zz"), None),
             (None, None, Some("age")),
+            (None, None, Some("relevance")),
+            (None, Some(after.cursor().as_str()), Some("-id")),
         ] {
-            assert!(page(limit, cursor, sort).is_err());
+            assert!(page(limit, cursor, sort, false).is_err());
         }
     }
 }

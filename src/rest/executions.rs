@@ -84,15 +84,22 @@ impl<R: Registered> Runs<R> {
         let client = Client(address.ip().to_canonical());
         let execution =
             self.system.execute(R::KIND, id, input, asked.options, client, asked.traceparent).await?;
-        let uuid = execution.uuid;
+        let (uuid, warning) = (execution.uuid, execution.warning.clone());
         if let Some(wait) = asked.wait
             && execution.outcome_within(wait).await.is_some()
         {
-            let text = self.system.execution(uuid).await?.to_json();
+            let mut text = self.system.execution(uuid).await?.to_json();
+            if let Some(warning) = &warning {
+                text.insert_str(1, &format!(r#""warning":{},"#, actors::json::quote(warning)));
+            }
             let envelope = format!(r#"{{"success":true,"data":{text}}}"#);
             return Ok(Reply::response(json_response(StatusCode::OK, envelope)));
         }
-        Ok(Reply::data(&json!({ "uuid": uuid }).to_string()))
+        let mut data = json!({ "uuid": uuid });
+        if let Some(warning) = &warning {
+            data["warning"] = json!(&**warning);
+        }
+        Ok(Reply::data(&data.to_string()))
     }
 }
 

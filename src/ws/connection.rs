@@ -87,9 +87,10 @@ async fn follow(socket: &mut Socket, mut connection: Connection, edge: &Edge) ->
         tokio::select! {
             frame = connection.frames.recv() => match frame {
                 Some(frame) => match frame.news {
-                    News::Accepted(_) => {
+                    News::Accepted { warning, .. } => {
                         accepted = frame.uuid;
-                        socket.send(frame::accepted(accepted.unwrap_or_default())).await?;
+                        let uuid = accepted.unwrap_or_default();
+                        socket.send(frame::accepted(uuid, warning.as_deref())).await?;
                     }
                     News::Started => socket.send(frame::started(accepted.unwrap_or_default())).await?,
                     News::Finished(outcome) => {

@@ -10,8 +10,11 @@ use uuid::Uuid;
 use crate::envelope::{failure, refusal};
 
 /// The execution is in the queue.
-pub fn accepted(uuid: Uuid) -> String {
-    json!({ "success": true, "uuid": uuid }).to_string()
+pub fn accepted(uuid: Uuid, warning: Option<&str>) -> String {
+    match warning {
+        None => json!({ "success": true, "uuid": uuid }).to_string(),
+        Some(warning) => json!({ "success": true, "uuid": uuid, "warning": warning }).to_string(),
+    }
 }
 
 /// Whether a client's message asks for the end of this execution: `{"cancel":"UUID"}`.
@@ -53,7 +56,10 @@ pub fn lines(id: Option<&str>, uuid: Option<Uuid>, waiting: &Lines) -> Vec<Strin
 /// What is told on a connection of many: each frame bears the request's name and the execution.
 pub fn one_of_many(id: Option<&str>, uuid: Option<Uuid>, news: &News) -> String {
     match news {
-        News::Accepted(_) => named(id, uuid, r#"{"success":true}"#),
+        News::Accepted { warning: None, .. } => named(id, uuid, r#"{"success":true}"#),
+        News::Accepted { warning: Some(warning), .. } => {
+            named(id, uuid, &json!({ "success": true, "warning": &**warning }).to_string())
+        }
         News::Started => named(id, uuid, r#"{"success":true,"event":"started"}"#),
         News::Cancelling => named(id, uuid, r#"{"success":true,"event":"cancelling"}"#),
         News::Finished(outcome) => named(id, uuid, &finished(outcome)),
@@ -83,7 +89,7 @@ mod tests {
     #[test]
     fn the_frames_are_the_seeds() {
         let uuid = Uuid::nil();
-        assert_eq!(accepted(uuid), r#"{"success":true,"uuid":"00000000-0000-0000-0000-000000000000"}"#);
+        assert_eq!(accepted(uuid, None), r#"{"success":true,"uuid":"00000000-0000-0000-0000-000000000000"}"#);
         let outcome = Outcome::succeeded(r#"{"result":6}"#.into());
         assert_eq!(finished(&outcome), r#"{"success":true,"output":{"result":6}}"#);
         let failed: Value =
@@ -96,7 +102,7 @@ mod tests {
         let uuid = Some(Uuid::nil());
         let start = r#"{"id":"a","uuid":"00000000-0000-0000-0000-000000000000","success":"#;
         let frame = |news| one_of_many(Some(r#""a""#), uuid, &news);
-        assert_eq!(frame(News::Accepted(None)), format!("{start}true}}"));
+        assert_eq!(frame(News::Accepted { log: None, warning: None }), format!("{start}true}}"));
         let outcome = Outcome::succeeded("[1]".into());
         assert_eq!(frame(News::Finished(outcome)), format!(r#"{start}true,"output":[1]}}"#));
         let refused = one_of_many(None, None, &News::Refused(actors::error::Error::invalid("x")));

@@ -115,7 +115,7 @@ impl Many {
                     texts.extend(frame::lines(id.as_deref(), uuid, &log.take()));
                 }
             }
-            if let (News::Accepted(Some(log)), Some(uuid)) = (&news, uuid) {
+            if let (News::Accepted { log: Some(log), .. }, Some(uuid)) = (&news, uuid) {
                 self.logs.insert(uuid, (id.clone(), log.clone()));
             }
             texts.push(frame::one_of_many(id.as_deref(), uuid, &news));

@@ -67,12 +67,17 @@ impl Census {
 
 /// The processes that run for an execution, told by their environment.
 pub fn processes_of(uuid: &str) -> Vec<u32> {
-    let mark = format!("ORG_EXECUTION={uuid}");
-    let runs_for = |pid: &u32| {
+    processes_with("ORG_EXECUTION", uuid)
+}
+
+/// The processes that have this variable in their environment.
+pub fn processes_with(name: &str, value: &str) -> Vec<u32> {
+    let mark = format!("{name}={value}");
+    let has_it = |pid: &u32| {
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         environment.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes())
     };
-    all_processes().into_iter().filter(runs_for).collect()
+    all_processes().into_iter().filter(has_it).collect()
 }
 
 fn descendants(ancestor: u32) -> Vec<u32> {

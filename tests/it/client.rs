@@ -3,6 +3,7 @@
 use std::process::Stdio;
 
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 use tokio::time::timeout;
 
@@ -12,45 +13,60 @@ use crate::socket::Socket;
 
 /// How a client command ended, and what it said.
 #[derive(Debug)]
-struct Said {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
+pub struct Said {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
 }
 
 impl Said {
     /// What it printed, where all went well and there was nothing to say besides.
     #[track_caller]
-    fn printed(&self) -> &str {
+    pub fn printed(&self) -> &str {
         assert_eq!((self.code, self.stderr.as_str()), (Some(0), ""), "{self:?}");
         &self.stdout
     }
 
     /// As `printed`, of a command with `--json`: one document on one line.
     #[track_caller]
-    fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         let printed = self.printed();
         assert_eq!(printed.lines().count(), 1, "{printed}");
         serde_json::from_str(printed).expect(printed)
     }
 
     #[track_caller]
-    fn assert_has_line(&self, line: &str) {
+    pub fn assert_has_line(&self, line: &str) {
         assert!(self.printed().lines().any(|printed| printed == line), "{line}: {}", self.stdout);
     }
 }
 
 /// Runs the binary with these words.
-async fn client(service: &Service, line: &str) -> Said {
+pub async fn client(service: &Service, line: &str) -> Said {
+    client_with(service, line, "").await
+}
+
+/// As `client`, with this on stdin.
+pub async fn client_with(service: &Service, line: &str, stdin: &str) -> Said {
     let mut command = Command::new(env!("CARGO_BIN_EXE_org-executor"));
     command
         .args(line.split(' '))
         .current_dir(service.folder().path())
         .env("ORG_EXECUTOR_URL", service.url(""))
         .env_remove("CLICOLOR_FORCE")
-        .stdin(Stdio::null())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         .kill_on_drop(true);
-    let output = timeout(PATIENCE, command.output()).await.expect("an end in time").unwrap();
+    let mut child = command.spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let stdin = stdin.to_owned();
+    let writing = tokio::spawn(async move {
+        // A command that does not read to the end says by itself what is wrong.
+        let _ = input.write_all(stdin.as_bytes()).await;
+    });
+    let output = timeout(PATIENCE, child.wait_with_output()).await.expect("an end in time").unwrap();
+    writing.await.unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     Said { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }

@@ -212,7 +212,7 @@ async fn what_can_run_here_is_told_with_how_programs_are_kept_together() {
     let ready = &answer["data"];
     let runtimes = ready["runtimes"].as_object().unwrap();
     let names: BTreeSet<_> = runtimes.keys().map(String::as_str).collect();
-    let known = ["binary", "script", "container", "python", "wasm", "http", "websocket"];
+    let known = ["binary", "script", "container", "python", "wasm", "http", "websocket", "mcp"];
     assert_eq!(names, BTreeSet::from(known));
     for (name, about) in runtimes {
         let is_available = about["available"].as_bool().unwrap();

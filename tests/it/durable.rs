@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -402,4 +403,41 @@ async fn whenever_the_service_is_killed_nothing_is_lost_and_nothing_runs_twice()
         account.seen, account.told, account.states
     );
     account.assert_good();
+}
+
+/// More than the store is asked for at a time, and more than one page has.
+#[tokio::test]
+async fn of_a_long_list_of_executions_none_is_left_out() {
+    const COUNT: usize = 1_300;
+    let service = Launch::new().start().await;
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let url = service.url("/tool/binary-increment-tool/execute?wait=30");
+    let runs = futures_util::stream::iter(0..COUNT).map(|number| {
+        let request = client.post(&url).header("content-type", "application/json");
+        let request = request.body(json!({ "value": number }).to_string());
+        async move {
+            let answer = request.send().await.unwrap().bytes().await.unwrap();
+            let answer: Value = serde_json::from_slice(&answer).unwrap();
+            assert_eq!(answer["data"]["state"], "succeeded", "{answer}");
+            answer["data"]["uuid"].as_str().unwrap().to_owned()
+        }
+    });
+    let mut uuids: Vec<String> = runs.buffer_unordered(16).collect().await;
+    // Those that the dispatcher remembers are not all of them; another process has only the record.
+    let folder = service.folder();
+    assert!(service.stop().await.success());
+    let service = Launch::on(folder).start().await;
+    let (mut found, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let (status, page) = service.rest("GET", &format!("/executions?limit=600{cursor}"), "").await;
+        assert_eq!(status, 200, "{page}");
+        let items = page["data"].as_array().unwrap();
+        found.extend(items.iter().map(|one| one["uuid"].as_str().unwrap().to_owned()));
+        let Some(next) = page["next"].as_str() else { break };
+        cursor = format!("&cursor={next}");
+    }
+    uuids.sort_unstable();
+    uuids.reverse();
+    assert_eq!(found.len(), COUNT);
+    assert_eq!(found, uuids);
 }

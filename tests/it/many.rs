@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use actors::execution::{Ended, Outcome};
 use actors::journal::Record;
-use actors::registry::{Location, Store};
+use actors::registry::{Location, Memory, Store};
 use futures_util::{SinkExt, StreamExt};
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -99,7 +99,7 @@ async fn echo() -> std::net::SocketAddr {
 /// Outcomes written in a second, in batches of 2,000.
 async fn insert() -> f64 {
     let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(Location::Folder(folder.path().into())).await.unwrap();
+    let store = Store::open(Location::Folder(folder.path().into()), Memory(512)).await.unwrap();
     let outcome = Outcome::succeeded("{}".into());
     let ended = Arc::new(Ended { outcome, started_ms: Some(1), ended_ms: 2, attempts: 1, log: None });
     let (start, mut written) = (Instant::now(), 0);

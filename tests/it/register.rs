@@ -1,5 +1,6 @@
 //! Definitions that come from the organisation's registries.
 
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -94,7 +95,9 @@ async fn registered(answer: Value, kind: &str, id: &str) -> (Value, Service, Ser
 #[tokio::test]
 async fn a_tool_in_the_projects_own_shape_is_stored_as_it_is() {
     for answer in [own_tool(), enveloped(&own_tool())] {
-        let (stored, service, _server) = registered(answer, "tool", "fetched").await;
+        let (mut stored, service, server) = registered(answer, "tool", "fetched").await;
+        let provenance = stored["tool_metadata"].as_object_mut().unwrap().remove("provenance").unwrap();
+        assert_eq!(provenance, json!({ "source": "reg0", "url": server.url("/tool/fetched") }));
         assert_eq!(stored, own_tool());
         let talk = service.run("tool", "fetched", json!({ "y": 2 })).await;
         assert_eq!(*talk.output(), json!({ "x": 1, "y": 2 }));
@@ -219,4 +222,71 @@ async fn a_source_on_a_private_address_is_refused_unless_allowed() {
     let (status, told) = service.rest("POST", "/tool/register/fetched", "").await;
     assert!(status >= 400, "{told}");
     assert!(server.asked().is_empty(), "{:?}", server.asked());
+}
+
+/// A registry whose answer is what the test last said, with an ETag that it honours.
+async fn changing() -> (Server, Arc<Mutex<Value>>) {
+    let now = Arc::new(Mutex::new(own_tool()));
+    let said = now.clone();
+    let server = Server::start(move |asked| {
+        let now = said.lock().unwrap().clone();
+        if now.is_null() {
+            return Answer::Json(404, json!({}));
+        }
+        let etag = format!("\"{}\"", now["tool_description"].as_str().unwrap());
+        if asked.headers.contains(&format!("if-none-match: {etag}\r\n")) {
+            return Answer::With(304, String::new(), Value::Null);
+        }
+        Answer::With(200, format!("etag: {etag}\r\n"), now)
+    });
+    (server.await, now)
+}
+
+#[tokio::test]
+async fn what_has_changed_at_its_source_becomes_a_new_revision_when_it_is_refreshed() {
+    let (server, now) = changing().await;
+    let service = with_sources(&[server.url("")]).await;
+    assert_eq!(service.rest("POST", "/tool/register/fetched", "").await.0, 201);
+    let refresh = || service.rest("POST", "/tool/refresh/fetched", "");
+    let (status, told) = refresh().await;
+    assert_eq!(status, 200, "{told}");
+    assert_eq!((&told["data"]["changed"], &told["data"]["revision"]), (&json!(false), &json!(1)));
+    assert!(server.asked()[1].headers.contains("if-none-match: \"from afar\""), "{:?}", server.asked());
+    now.lock().unwrap()["tool_description"] = json!("newer");
+    let (status, told) = refresh().await;
+    assert_eq!((status, &told["data"]["changed"], &told["data"]["revision"]), (200, &json!(true), &json!(2)));
+    let (_, told) = service.rest("GET", "/tool/fetched", "").await;
+    assert_eq!(told["data"]["tool_description"], "newer");
+    assert_eq!(told["data"]["tool_metadata"]["provenance"]["etag"], "\"newer\"");
+    // What its owner wrote here stays until the source changes again.
+    *now.lock().unwrap() = Value::Null;
+    let (status, told) = refresh().await;
+    assert_eq!((status, &told["code"]), (404, &json!("not_found")), "{told}");
+    assert_eq!(service.rest("GET", "/tool/fetched", "").await.0, 200);
+    service.create(&crate::program::tool("own", json!({}))).await;
+    let (status, told) = service.rest("POST", "/tool/refresh/own", "").await;
+    assert_eq!((status, &told["code"]), (409, &json!("conflict")), "{told}");
+    assert_eq!(service.rest("POST", "/tool/refresh/none", "").await.0, 404);
+}
+
+#[tokio::test]
+async fn a_source_with_an_interval_is_asked_again_by_itself() {
+    let (server, now) = changing().await;
+    let url = server.url("");
+    let sources =
+        format!(r#"[{{name="reg", tool_url="{url}/tool/{{id}}", allow_private=true, refresh_ms=100}}]"#);
+    let service = Launch::new().set("SOURCES", sources).start().await;
+    assert_eq!(service.rest("POST", "/tool/register/fetched", "").await.0, 201);
+    now.lock().unwrap()["tool_description"] = json!("newer");
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let (_, told) = service.rest("GET", "/tool/fetched", "").await;
+        if told["data"]["tool_description"] == "newer" {
+            break;
+        }
+        assert!(Instant::now() < deadline, "it was not asked again: {:?}", server.asked());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let (_, told) = service.rest("GET", "/tool/fetched/revisions", "").await;
+    assert_eq!(told["data"].as_array().unwrap().len(), 2, "{told}");
 }

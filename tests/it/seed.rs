@@ -23,29 +23,28 @@ async fn try_run(command: &mut Command) -> Result<String, String> {
     }
 }
 
-/// A Python that has the package `websockets`: the machine's own, or one made for the tests.
-async fn python() -> Result<PathBuf, String> {
+/// A Python that has this package: the machine's own, or one made for the tests.
+pub async fn python_with(package: &str) -> Result<PathBuf, String> {
     let own = PathBuf::from("python3");
-    if has_websockets(&own).await.is_ok() {
+    if has(&own, package).await.is_ok() {
         return Ok(own);
     }
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("python");
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(package);
     let made = folder.join("bin/python");
-    if has_websockets(&made).await.is_err() {
+    if has(&made, package).await.is_err() {
         try_run(Command::new(own).args(["-m", "venv", "--clear"]).arg(&folder)).await?;
-        let pip = ["-m", "pip", "install", "--quiet", "websockets"];
-        try_run(Command::new(&made).args(pip)).await?;
+        try_run(Command::new(&made).args(["-m", "pip", "install", "--quiet", package])).await?;
     }
     Ok(made)
 }
 
-async fn has_websockets(python: &PathBuf) -> Result<String, String> {
-    try_run(Command::new(python).args(["-c", "import websockets"])).await
+async fn has(python: &PathBuf, package: &str) -> Result<String, String> {
+    try_run(Command::new(python).args(["-c", &format!("import {package}")])).await
 }
 
 #[tokio::test]
 async fn the_python_clients_of_the_seed_get_their_results() {
-    let python = match python().await {
+    let python = match python_with("websockets").await {
         Ok(python) => python,
         Err(why) => return println!("skipped: no Python with websockets: {why}"),
     };

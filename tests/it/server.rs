@@ -24,6 +24,8 @@ pub struct Asked {
 pub enum Answer {
     Json(u16, Value),
     Text(u16, String),
+    /// With headers of its own, one a line.
+    With(u16, String, Value),
     /// Status 307 to this place.
     Redirect(String),
     /// Nothing, ever.
@@ -76,6 +78,7 @@ async fn serve(stream: TcpStream, handler: Arc<Handler>, log: Arc<Mutex<Vec<Aske
     let (status, headers, body) = match handler(&asked) {
         Answer::Json(status, body) => (status, json_type(), body.to_string()),
         Answer::Text(status, body) => (status, "content-type: text/plain\r\n".to_owned(), body),
+        Answer::With(status, headers, body) => (status, json_type() + &headers, body.to_string()),
         Answer::Redirect(to) => (307, format!("location: {to}\r\n"), String::new()),
         Answer::Silence => {
             // Until the client gives up.

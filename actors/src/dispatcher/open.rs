@@ -108,6 +108,7 @@ impl Open {
             uuid: self.job.uuid,
             kind: self.job.definition.kind,
             id: self.job.definition.id.clone(),
+            revision: Some(self.job.definition.number),
             input: self.job.input.text.as_str().into(),
             accepted_ms: self.accepted_ms,
             progress,

@@ -86,7 +86,7 @@ mod tests {
         let ended = Ended { outcome, started_ms: Some(1), ended_ms: 2, attempts: 1, log: None };
         let progress = Progress::Ended(Arc::new(ended));
         let (uuid, id, input) = (Uuid::from_u128(number), "t".to_owned(), "{}".into());
-        Snapshot { uuid, kind: Kind::Tool, id, input, accepted_ms: 0, progress }
+        Snapshot { uuid, kind: Kind::Tool, id, revision: Some(1), input, accepted_ms: 0, progress }
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub struct Snapshot {
     pub kind: Kind,
     /// The exact id of the definition that was accepted.
     pub id: String,
+    /// The number of its revision; none where it was accepted by a version that did not note it.
+    pub revision: Option<u64>,
     /// The merged and checked input, as JSON text.
     pub input: Arc<str>,
     /// When it was accepted, in milliseconds since the epoch.
@@ -78,7 +80,7 @@ impl Snapshot {
         }
     }
 
-    /// As JSON text: `uuid`, `kind`, `id`, `state`, `input`, times in milliseconds since the epoch (`accepted_ms`, and as far
+    /// As JSON text: `uuid`, `kind`, `id`, `revision`, `state`, `input`, times in milliseconds since the epoch (`accepted_ms`, and as far
     /// as it has come `started_ms` and `ended_ms`), `attempts`, and of one that ended `output`, or `error` and `code`.
     pub fn to_json(&self) -> String {
         let id_field = self.kind.field("id");
@@ -86,6 +88,9 @@ impl Snapshot {
             "uuid": self.uuid, "kind": self.kind.name(), "state": self.phase().name(), "accepted_ms": self.accepted_ms,
         });
         about[&id_field] = self.id.as_str().into();
+        if let Some(revision) = self.revision {
+            about["revision"] = revision.into();
+        }
         let mut output = None;
         match &self.progress {
             Progress::Queued => {}

@@ -10,17 +10,20 @@ pub fn position(list: &[Value], found: Option<&Value>) -> Option<usize> {
     list.binary_search_by(|entry| compare(entry, value)).ok()
 }
 
-/// One order of all values; equal are those that a filter holds for equal. Only within numbers, strings and booleans
-/// does it mean anything, elsewhere it serves the search in a sorted list.
+/// One order of all values, MongoDB's: by type, then by worth; arrays by their first difference, else the longer one is
+/// the greater. Equal are those that a filter holds for equal.
+///
+/// The order among objects is our own, as MongoDB's goes by the order of their keys. It serves the search in a sorted list
+/// only: no filter asks whether an object is above or below.
 pub fn compare(left: &Value, right: &Value) -> Ordering {
     match (left, right) {
         (Value::Number(left), Value::Number(right)) => compare_numbers(left, right),
         (Value::String(left), Value::String(right)) => left.cmp(right),
         (Value::Bool(left), Value::Bool(right)) => left.cmp(right),
         (Value::Array(left), Value::Array(right)) => {
-            let lengths = left.len().cmp(&right.len());
             let pairs = left.iter().zip(right);
-            lengths.then_with(|| first_difference(pairs.map(|(left, right)| compare(left, right))))
+            let items = first_difference(pairs.map(|(left, right)| compare(left, right)));
+            items.then_with(|| left.len().cmp(&right.len()))
         }
         (Value::Object(left), Value::Object(right)) => left.len().cmp(&right.len()).then_with(|| {
             let pairs = sorted(left).into_iter().zip(sorted(right));
@@ -44,14 +47,15 @@ fn sorted(map: &Map<String, Value>) -> Vec<(&String, &Value)> {
     entries
 }
 
+/// The order of the types.
 pub fn rank(value: &Value) -> u8 {
     match value {
         Value::Null => 0,
-        Value::Bool(_) => 1,
-        Value::Number(_) => 2,
-        Value::String(_) => 3,
+        Value::Number(_) => 1,
+        Value::String(_) => 2,
+        Value::Object(_) => 3,
         Value::Array(_) => 4,
-        Value::Object(_) => 5,
+        Value::Bool(_) => 5,
     }
 }
 

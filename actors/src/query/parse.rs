@@ -6,13 +6,13 @@ use regex::RegexBuilder;
 use serde_json::{Map, Value};
 
 use super::path::{Path, Segment};
-use super::{Element, Node, Test, Type, order};
+use super::{Element, Node, Test, Text, Type, order};
 use crate::definition::Kind;
 use crate::error::{Error, Result};
 
 /// What a field can be asked with; `$and`, `$or` and `$nor` stand where fields do.
 const OPERATORS: &str = "$eq, $ne, $gt, $gte, $lt, $lte, $in, $nin, $all, $size, $exists, $type, $elemMatch, $regex, \
-                         $options, $not, $and, $or and $nor";
+                         $options, $not, $and, $or and $nor, and $text at the top";
 /// The five fields, without their prefix.
 const FIELDS: &str = "id search_tags metadata description default_params";
 
@@ -31,8 +31,11 @@ const MAX_REGEX_BYTES: usize = 1 << 20;
 const MAX_REGEXES: usize = 32;
 
 /// Reads a whole filter. An error names the place.
-pub fn filter(kind: Kind, body: &Value) -> Result<Node> {
-    Parser { kind, conditions: 0, regexes: 0, elements: 0 }.filter(body, "", 1)
+pub fn filter(kind: Kind, body: &Value) -> Result<(Node, Option<Text>)> {
+    let mut parser =
+        Parser { kind, conditions: 0, regexes: 0, elements: 0, text: None, is_conjunction: true };
+    let root = parser.filter(body, "", 1)?;
+    Ok((root, parser.text))
 }
 
 /// Reads a filter and counts what is in it.
@@ -42,6 +45,9 @@ struct Parser {
     regexes: usize,
     /// How many `$elemMatch` there are around: below one, any name is a field.
     elements: usize,
+    text: Option<Text>,
+    /// Whether all that was read must hold, so far up to here: a search is one of what must.
+    is_conjunction: bool,
 }
 
 impl Parser {
@@ -63,13 +69,33 @@ impl Parser {
             let place = below(place, key);
             nodes.push(match key.as_str() {
                 "$and" => Node::All(self.branches(value, &place, depth)?),
-                "$or" => Node::Any(self.branches(value, &place, depth)?),
-                "$nor" => Node::Not(Box::new(Node::Any(self.branches(value, &place, depth)?))),
+                "$or" => Node::Any(self.alternatives(value, &place, depth)?),
+                "$nor" => Node::Not(Box::new(Node::Any(self.alternatives(value, &place, depth)?))),
+                "$text" => self.text(value, &place)?,
                 name if name.starts_with('$') => return Err(misplaced(name).at(place)),
                 field => self.field(field, value, &place, depth)?,
             });
         }
         Ok(Node::All(nodes))
+    }
+
+    /// The search, which the index answers: here it always holds.
+    fn text(&mut self, operand: &Value, place: &str) -> Result<Node> {
+        self.count(place)?;
+        if !self.is_conjunction || self.elements > 0 {
+            return Err(Error::invalid("`$text` stands at the top, or in an `$and` there").at(place));
+        }
+        if self.text.replace(Text::parse(operand, place)?).is_some() {
+            return Err(Error::invalid("A filter has one `$text`").at(place));
+        }
+        Ok(Node::All(Vec::new()))
+    }
+
+    fn alternatives(&mut self, value: &Value, place: &str, depth: usize) -> Result<Vec<Node>> {
+        let around = std::mem::replace(&mut self.is_conjunction, false);
+        let nodes = self.branches(value, place, depth);
+        self.is_conjunction = around;
+        nodes
     }
 
     fn branches(&mut self, value: &Value, place: &str, depth: usize) -> Result<Vec<Node>> {
@@ -180,7 +206,9 @@ impl Parser {
         }
         let wrong = || Error::invalid("`$options` takes some of the letters i, m, s, x and u").at(place);
         let options = options.map_or(Some(""), Value::as_str).ok_or_else(wrong)?;
-        let mut builder = RegexBuilder::new(pattern);
+        // Flags that stand in the pattern itself are seen by whoever looks at it later.
+        let flagged = if options.is_empty() { pattern.to_owned() } else { format!("(?:){pattern}") };
+        let mut builder = RegexBuilder::new(&flagged);
         builder.size_limit(MAX_REGEX_BYTES);
         for option in options.chars() {
             match option {
@@ -330,9 +358,21 @@ fn types(operand: &Value, place: &str) -> Result<Vec<Type>> {
 }
 
 fn compare(accepts: fn(Ordering) -> bool, operand: &Value, place: &str) -> Result<Test> {
-    match operand {
-        Value::Number(_) | Value::String(_) | Value::Bool(_) => Ok(Test::Compare(accepts, operand.clone())),
-        _ => Err(Error::invalid("This compares with a number, a string, a boolean or null").at(place)),
+    check_value(operand, true, 0).map_err(|error| error.at(place))?;
+    if has_object(operand) {
+        let message = "This compares with a number, a string, a boolean, null or an array of such; an object is above \
+                       or below another by the order of their keys, which our JSON does not keep";
+        return Err(Error::invalid(message).at(place));
+    }
+    Ok(Test::Compare(accepts, operand.clone()))
+}
+
+/// Whether it is an object or has one somewhere.
+fn has_object(value: &Value) -> bool {
+    match value {
+        Value::Object(_) => true,
+        Value::Array(items) => items.iter().any(has_object),
+        _ => false,
     }
 }
 
@@ -422,7 +462,7 @@ mod tests {
             {"tool_id": {"$options": "i"}} | tool_id.$options | `$options` belongs
             {"tool_id": {"$not": 1}} | tool_id.$not | an object of operators
             {"tool_id": {"$not": {"a": 1}}} | tool_id.$not | an object of operators
-            {"tool_id": {"$not": {"$gt": [1]}}} | tool_id.$not.$gt | a number, a string
+            {"tool_id": {"$not": {"$gt": {}}}} | tool_id.$not.$gt | a number, a string
             {"tool_id": {"$elemMatch": 1}} | tool_id.$elemMatch | an object of operators or a filter
             {"tool_id": {"$elemMatch": {"$gt": 1, "a": 1}}} | tool_id.$elemMatch.a | do not mix
             {"tool_id": {"$elemMatch": {"a": {"$where": 1}}}} | tool_id.$elemMatch.a.$where | not supported
@@ -447,7 +487,9 @@ mod tests {
             {"tool_metadata.": 1} | tool_metadata. | 1 to 256 characters
             {"tool_metadata..a": 1} | tool_metadata..a | 1 to 256 characters
             {"tool_metadata.\n": 1} | tool_metadata.� | no control characters
-            {"tool_id": {"$lte": [1]}} | tool_id.$lte | a number, a string, a boolean or null
+            {"tool_id": {"$lte": {"a": 1}}} | tool_id.$lte | by the order of their keys, which our JSON does not keep
+            {"tool_id": {"$gt": {"$gt": 1}}} | tool_id.$gt | a boolean, null or an array of such
+            {"tool_id": {"$lt": [1, [{}]]}} | tool_id.$lt | a boolean, null or an array of such
             {"tool_id": {"$in": "x"}} | tool_id.$in | a list of values
             {"tool_id": {"$nin": {}}} | tool_id.$nin | a list of values
             {"tool_id": {"$all": 1}} | tool_id.$all | a list of values
@@ -503,5 +545,6 @@ mod tests {
         let cut = format!("{}…", broad(242));
         refused(&json!({ broad(257): 1 }), &cut, "1 to 256 characters");
         refused(&json!({ "tool_metadata": deep(129) }), "tool_metadata", "at most 128 deep");
+        refused(&json!({ "tool_id": { "$lt": deep(129) } }), "tool_id.$lt", "at most 128 deep");
     }
 }

@@ -19,7 +19,7 @@ impl Source {
     pub fn of(metadata: &str) -> Option<Self> {
         // What has a wrong type is refused when the definition is compiled.
         let source: Self = serde_json::from_str(metadata).ok()?;
-        let needs = |runtime: &str| !matches!(runtime, "container" | "http" | "websocket");
+        let needs = |runtime: &str| !matches!(runtime, "container" | "http" | "websocket" | "mcp");
         source.runtime.as_deref().is_none_or(needs).then_some(source)
     }
 

@@ -1,14 +1,18 @@
-//! What the registry reads: one definition, the version that a name means, a page of those that a filter matches.
+//! What the registry reads: one definition, what an id means, the revisions of one, and pages of matches.
 
+use std::cmp::Ordering;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Lease;
-use super::store::{Candidates, StoreError};
+use super::page::{By, Page, PageRequest, Position, Sort};
+use super::search::{Found, Hit, MAX_FOUND};
+use super::store::{Noted, Place, Scan, StoreError, Stored};
 use crate::compiled::Compiled;
 use crate::definition::{Kind, check_id};
 use crate::error::{Error, Result};
-use crate::query::Filter;
+use crate::query::{Filter, Text};
 use crate::version;
 
 /// How many definitions are read from the store at a time.
@@ -20,23 +24,11 @@ const MAX_PAGE_BYTES: usize = 16 * 1024 * 1024;
 /// How long a query works before it lets others have a turn.
 const TURN: Duration = Duration::from_millis(1);
 
-/// Which part of the matches is wanted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PageRequest {
-    /// How many at most.
-    pub limit: usize,
-    /// Those whose id follows this one.
-    pub after: Option<String>,
-}
+/// How many definitions with a tag are few: all of them are had within milliseconds.
+const FEW: usize = 2_000;
 
-/// Some of the matches, in the order of their ids.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Page {
-    /// The definitions' JSON texts.
-    pub items: Vec<String>,
-    /// Where the next page begins, when there is more (or when the time for one query was over).
-    pub next: Option<String>,
-}
+/// How many hits a search asks for beyond what a page has room for: some of them may not match the rest of the filter.
+const MORE_HITS: usize = 100;
 
 /// The definition of exactly this id.
 pub async fn get(lease: &Lease, kind: Kind, id: &str) -> Result<Arc<Compiled>> {
@@ -68,6 +60,36 @@ pub async fn versions(lease: &Lease, kind: Kind, name: &str) -> Result<Vec<Strin
     if ids.is_empty() { Err(kind.not_registered()) } else { Ok(version::descending(ids)) }
 }
 
+/// The revisions of a definition that there are, the newest first; it is the one that is in force.
+pub async fn revisions(lease: &Lease, kind: Kind, id: &str) -> Result<Vec<Noted>> {
+    let current = get(lease, kind, id).await?;
+    let mut history = lease.history(kind, id).await.map_err(|error| unavailable(&error))?;
+    let (number, created_ms) = (current.number, current.created_ms);
+    // A write may have come between the two reads.
+    history.retain(|noted| noted.created_ms == created_ms && noted.number < number);
+    history.insert(0, Noted { number, created_ms, updated_ms: current.updated_ms });
+    Ok(history)
+}
+
+/// One revision of a definition.
+pub async fn revision(lease: &Lease, kind: Kind, id: &str, number: u64) -> Result<Arc<Compiled>> {
+    let current = get(lease, kind, id).await?;
+    if current.number == number {
+        return Ok(current);
+    }
+    let found = lease.revision(kind, id, number).await.map_err(|error| unavailable(&error))?;
+    match found.filter(|found| found.created_ms == current.created_ms) {
+        Some(revision) => Compiled::new(&revision),
+        None => Err(no_revision(kind, number)),
+    }
+}
+
+/// What a caller is told of a revision that there is not, or not any more.
+pub fn no_revision(kind: Kind, number: u64) -> Error {
+    let message = format!("{} has no revision {number}, or it is not kept any more", kind.title());
+    Error::new(crate::error::Code::NotFound, message)
+}
+
 /// The definitions that the filter matches. The store narrows by an index where the filter lets it; the filter
 /// decides on each candidate. A page ends early, with a `next`, when it is large or the time is over.
 pub async fn search(
@@ -77,30 +99,30 @@ pub async fn search(
     page: &PageRequest,
     deadline: Instant,
 ) -> Result<Page> {
-    let mut walk = Walk::new(filter, page.after.clone());
+    let mut walk = Walk::new(lease, kind, filter, page, deadline).await?;
     let (mut found, mut bytes) = (Page::default(), 0);
     let mut worked_since = Instant::now();
     let mut after = page.after.clone();
-    while let Some(rows) = walk.next(lease, kind).await? {
-        for (id, text) in rows {
+    while let Some(candidates) = walk.next(lease, kind, deadline).await? {
+        for (rank, stored) in candidates {
             let document =
-                serde_json::from_str(&text).map_err(|error| Error::unavailable(error.to_string()))?;
+                serde_json::from_str(&stored.text).map_err(|error| Error::unavailable(error.to_string()))?;
             if filter.matches(&document) {
                 if found.items.len() == page.limit || bytes > MAX_PAGE_BYTES || Instant::now() >= deadline {
                     found.next = after;
                     return Ok(found);
                 }
-                bytes += text.len();
-                found.items.push(text);
+                bytes += stored.text.len();
+                found.items.push(stored.text);
             }
-            after = Some(id);
+            after = Some(Position { sort: page.sort, rank, id: stored.id });
             // Filtering is work without a wait: let others have their turn.
             if worked_since.elapsed() > TURN {
                 tokio::task::yield_now().await;
                 worked_since = Instant::now();
             }
         }
-        if Instant::now() >= deadline && !walk.is_over {
+        if Instant::now() >= deadline && !walk.is_over() {
             found.next = after;
             return Ok(found);
         }
@@ -108,51 +130,214 @@ pub async fn search(
     Ok(found)
 }
 
-/// The way through the candidates, a batch at a time, in the order of their ids.
+/// The way through the candidates, some at a time, in the order of the page.
 struct Walk {
+    sort: Sort,
+    after: Option<Position>,
     candidates: Candidates,
-    after: Option<String>,
-    is_over: bool,
+}
+
+/// Where the candidates come from. The narrowest way that the filter allows is taken.
+enum Candidates {
+    /// These, each with its rank, in the order of the page.
+    Named(VecDeque<(u64, String)>),
+    /// What the text index finds, the best first.
+    Ranked { text: Text, hits: VecDeque<Hit>, asked: usize, is_all: bool },
+    /// Records in the order of an index.
+    Scan { scan: Scan, is_over: bool },
 }
 
 impl Walk {
-    fn new(filter: &Filter, after: Option<String>) -> Self {
-        let candidates = match (filter.id_hint(), filter.tags_hint()) {
-            (Some(mut ids), _) => {
-                ids.sort_unstable();
-                ids.dedup();
-                ids.retain(|id| after.as_ref().is_none_or(|after| id > after));
-                Candidates::Named(ids)
+    async fn new(
+        lease: &Lease,
+        kind: Kind,
+        filter: &Filter,
+        page: &PageRequest,
+        deadline: Instant,
+    ) -> Result<Self> {
+        let (sort, after) = (page.sort, page.after.clone());
+        let plan = filter.plan();
+        let candidates = match (plan.text, plan.ids) {
+            (Some(text), _) if sort.by == By::Relevance => {
+                let asked = page.limit + MORE_HITS;
+                Candidates::Ranked { text, hits: VecDeque::new(), asked, is_all: false }
             }
-            (None, Some(tags)) => Candidates::Tagged(tags),
-            (None, None) => Candidates::All,
+            (Some(text), _) => {
+                let found = hits(lease, kind, &text, MAX_FOUND, deadline).await?;
+                let ids = found.hits.into_iter().map(|hit| hit.id).collect();
+                Candidates::Named(ordered(lease, kind, ids, sort, after.as_ref()).await?)
+            }
+            (None, Some(ids)) => Candidates::Named(ordered(lease, kind, ids, sort, after.as_ref()).await?),
+            (None, None) => match tagged(lease, kind, &plan.tags).await? {
+                Some(places) => Candidates::Named(in_order(places, sort, after.as_ref())),
+                None => Candidates::Scan { scan: Scan { from: plan.from, to: plan.to }, is_over: false },
+            },
         };
-        Self { candidates, after, is_over: false }
+        Ok(Self { sort, after, candidates })
     }
 
-    async fn next(&mut self, lease: &Lease, kind: Kind) -> Result<Option<Vec<(String, String)>>> {
-        if self.is_over {
+    /// Whether nothing comes any more.
+    fn is_over(&self) -> bool {
+        match &self.candidates {
+            Candidates::Named(ids) => ids.is_empty(),
+            Candidates::Ranked { hits, is_all, .. } => hits.is_empty() && *is_all,
+            Candidates::Scan { is_over, .. } => *is_over,
+        }
+    }
+
+    /// The next candidates, each with its rank in the order of the page.
+    async fn next(
+        &mut self,
+        lease: &Lease,
+        kind: Kind,
+        deadline: Instant,
+    ) -> Result<Option<Vec<(u64, Stored)>>> {
+        if self.is_over() {
             return Ok(None);
         }
-        let batch = match &mut self.candidates {
+        match &mut self.candidates {
             Candidates::Named(ids) => {
-                let rest = ids.split_off(ids.len().min(BATCH));
-                let batch = Candidates::Named(std::mem::replace(ids, rest));
-                self.is_over = ids.is_empty();
-                batch
+                let some: Vec<_> = ids.drain(..ids.len().min(BATCH)).collect();
+                named(lease, kind, some).await.map(Some)
             }
-            others => others.clone(),
-        };
-        let rows = lease
-            .page(kind, &batch, self.after.as_deref(), BATCH)
-            .await
-            .map_err(|error| unavailable(&error))?;
-        if !matches!(batch, Candidates::Named(_)) {
-            self.is_over = rows.len() < BATCH;
-            self.after = rows.last().map(|(id, _)| id.clone());
+            Candidates::Ranked { text, hits: found, asked, is_all } => {
+                if found.is_empty() {
+                    let answer = hits(lease, kind, text, *asked, deadline).await?;
+                    (*found, *is_all) = (answer.hits.into(), answer.is_all);
+                    *asked = (*asked * 10).min(MAX_FOUND);
+                    if let Some(after) = &self.after {
+                        found.retain(|hit| follows(hit, after));
+                    }
+                }
+                let some: Vec<_> = found.drain(..found.len().min(BATCH)).collect();
+                if let Some(last) = some.last() {
+                    let (rank, id) = (u64::from(last.score.to_bits()), last.id.clone());
+                    self.after = Some(Position { sort: self.sort, rank, id });
+                }
+                let some = some.into_iter().map(|hit| (u64::from(hit.score.to_bits()), hit.id)).collect();
+                named(lease, kind, some).await.map(Some)
+            }
+            Candidates::Scan { scan, is_over } => {
+                let page = lease.page(kind, scan, self.sort, self.after.as_ref(), BATCH).await;
+                let rows = page.map_err(|error| unavailable(&error))?;
+                *is_over = rows.len() < BATCH;
+                let rows: Vec<_> = rows.into_iter().map(|row| (rank(&row, self.sort), row)).collect();
+                if let Some((rank, row)) = rows.last() {
+                    self.after = Some(Position { sort: self.sort, rank: *rank, id: row.id.clone() });
+                }
+                Ok(Some(rows))
+            }
         }
-        Ok(Some(rows))
     }
+}
+
+fn rank(stored: &Stored, sort: Sort) -> u64 {
+    match sort.by {
+        By::Id | By::Relevance => 0,
+        By::Created => stored.created_ms,
+        By::Updated => stored.updated_ms,
+    }
+}
+
+/// Scores are never negative, so their bits have their order.
+fn follows(hit: &Hit, after: &Position) -> bool {
+    let order = u64::from(hit.score.to_bits()).cmp(&after.rank).reverse();
+    order.then_with(|| hit.id.cmp(&after.id)) == Ordering::Greater
+}
+
+/// All that have the tags, where these are few: then they are at hand in any order. Where they are many, they are soon met on the
+/// way through all definitions.
+async fn tagged(lease: &Lease, kind: Kind, sets: &[Vec<String>]) -> Result<Option<Vec<Place>>> {
+    if sets.is_empty() {
+        return Ok(None);
+    }
+    if sets.iter().any(Vec::is_empty) {
+        return Ok(Some(Vec::new()));
+    }
+    lease.tagged(kind, sets, FEW).await.map_err(|error| unavailable(&error))
+}
+
+async fn named(lease: &Lease, kind: Kind, ids: Vec<(u64, String)>) -> Result<Vec<(u64, Stored)>> {
+    let (ranks, ids): (Vec<_>, Vec<_>) = ids.into_iter().unzip();
+    let rows = lease.named(kind, &ids).await.map_err(|error| unavailable(&error))?;
+    let mut ranks = ids.iter().zip(ranks);
+    let with_rank = |row: Stored| {
+        // Some of them may not be there; those that are come in their order.
+        let rank = ranks.find(|(id, _)| **id == row.id).map_or(0, |(_, rank)| rank);
+        (rank, row)
+    };
+    Ok(rows.into_iter().map(with_rank).collect())
+}
+
+/// These ids in the order of the page, those after its position.
+async fn ordered(
+    lease: &Lease,
+    kind: Kind,
+    mut ids: Vec<String>,
+    sort: Sort,
+    after: Option<&Position>,
+) -> Result<VecDeque<(u64, String)>> {
+    ids.sort_unstable();
+    ids.dedup();
+    let mut places = Vec::with_capacity(ids.len());
+    if matches!(sort.by, By::Id | By::Relevance) {
+        places.extend(ids.into_iter().map(|key| Place { key, created_ms: 0, updated_ms: 0 }));
+    } else {
+        for some in ids.chunks(BATCH) {
+            let rows = lease.named(kind, some).await.map_err(|error| unavailable(&error))?;
+            places.extend(rows.into_iter().map(|row| Place {
+                key: row.id,
+                created_ms: row.created_ms,
+                updated_ms: row.updated_ms,
+            }));
+        }
+    }
+    Ok(in_order(places, sort, after))
+}
+
+fn in_order(places: Vec<Place>, sort: Sort, after: Option<&Position>) -> VecDeque<(u64, String)> {
+    let rank = |place: &Place| match sort.by {
+        By::Id | By::Relevance => 0,
+        By::Created => place.created_ms,
+        By::Updated => place.updated_ms,
+    };
+    let mut ranked: Vec<_> = places.into_iter().map(|place| (rank(&place), place.key)).collect();
+    ranked.sort_unstable();
+    if sort.descending {
+        ranked.reverse();
+    }
+    if let Some(after) = after {
+        let beyond = if sort.descending { Ordering::Less } else { Ordering::Greater };
+        ranked.retain(|(rank, id)| (rank, id).cmp(&(&after.rank, &after.id)) == beyond);
+    }
+    ranked.into()
+}
+
+/// What the text index finds. What was written before is found.
+async fn hits(lease: &Lease, kind: Kind, text: &Text, limit: usize, deadline: Instant) -> Result<Found> {
+    let search = lease.search().clone();
+    if !search.is_level() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match tokio::time::timeout(left, lease.level()).await {
+            Ok(levelled) => levelled.map_err(|error| unavailable(&error))?,
+            Err(_) => return Err(Error::unavailable("the text index is being made; try again later")),
+        }
+    }
+    let text = text.clone();
+    let find = move || {
+        if search.is_pending() {
+            search.commit()?;
+        }
+        search.find(kind, &text, limit)
+    };
+    let found = tokio::task::spawn_blocking(find).await;
+    found
+        .map_err(|error| error.to_string())
+        .and_then(|found| found.map_err(|error| error.to_string()))
+        .map_err(|error| {
+            tracing::error!(error, "the text index failed");
+            Error::unavailable("the text index cannot be read at the moment")
+        })
 }
 
 /// What a caller is told of a store that erred; the details are for the log.

@@ -1,78 +1,311 @@
-//! External registries: asks the configured sources for a definition, in order, and reads what they answer.
+//! External sources: asks those of the configuration for a definition, in order, and reads what they answer. A source is
+//! a registry, an OpenAPI document or an MCP server.
 //!
-//! An answer is in this project's own shape or in that of the org's registries, bare or inside
-//! `{"success":true,"data":…}`.
+//! Where a definition came from stays in its metadata, under `provenance`, so that it can be fetched again; a source that
+//! says by an ETag or a date what it gave is asked only for what changed since.
 
 use std::time::Duration;
 
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use serde_json::{Map, Value, json};
+use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
+use reqwest::{RequestBuilder, Response, StatusCode};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::definition::{Definition, Kind};
-use crate::egress;
 use crate::error::{Code, Error, Result};
-use crate::execution::Runtime;
-use crate::json;
 use crate::settings::SourceSettings;
+use crate::{egress, json, mcp, openapi};
+
+mod shapes;
+
+/// The key of the metadata that tells where a definition came from.
+const PROVENANCE: &str = "provenance";
+
+/// Where a definition came from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Provenance {
+    /// The name of the source.
+    source: String,
+    /// Where in it, without what may be a credential.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    url: Option<String>,
+    /// What the source calls this version of its answer (RFC 9110, 8.8.3).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    etag: Option<String>,
+    /// When the source's answer was last changed, in the source's words (RFC 9110, 8.8.2).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    last_modified: Option<String>,
+}
+
+/// What one source says.
+enum Answer {
+    /// This.
+    Definition(Definition),
+    /// It does not have it.
+    Nothing,
+    /// What it gave before holds.
+    Unchanged,
+}
+
+/// What a document is, or that it is what it was.
+enum Document {
+    Text(String, Provenance),
+    Missing,
+    Unchanged,
+}
+
+/// Why a source gave no usable answer; reads on after `the source "name"`.
+type Problem = String;
 
 /// Asks each source until one has the definition.
 ///
 /// # Errors
-/// `not_found` where all answered that they do not have it; `source_unavailable`, naming the source, where one
-/// gave no usable answer and no other had it; `invalid` where no source is configured for this kind.
+/// `not_found` where all answered that they do not have it, or none is configured for this kind; `source_unavailable`,
+/// naming the source, where one gave no usable answer and no other had it.
 pub async fn fetch(sources: &[SourceSettings], kind: Kind, id: &str) -> Result<Definition> {
     let mut problem = None;
     let mut asked = false;
-    for source in sources {
-        let Some(template) = source.url(kind) else { continue };
+    for source in sources.iter().filter(|source| source.has(kind)) {
         asked = true;
-        let url = template.replace("{id}", &escaped(id));
-        match tokio::time::timeout(Duration::from_millis(source.timeout_ms), ask(source, kind, id, &url))
-            .await
-        {
-            Ok(Ok(Some(definition))) => return Ok(definition),
-            Ok(Ok(None)) => {}
-            Ok(Err(error)) => problem = Some(format!("the source {:?} {error}", source.name)),
-            Err(_) => {
-                problem =
-                    Some(format!("the source {:?} took longer than {} ms", source.name, source.timeout_ms))
-            }
+        match in_time(source, ask(source, kind, id, &Provenance::default())).await {
+            Ok(Answer::Definition(definition)) => return Ok(definition),
+            Ok(Answer::Nothing | Answer::Unchanged) => {}
+            Err(error) => problem = Some(error),
         }
     }
     let name = kind.name();
     Err(match problem {
-        Some(problem) => Error::new(Code::SourceUnavailable, problem),
+        Some(problem) => problem,
         None if asked => Error::new(Code::NotFound, format!("no source has this {name}")),
         None => Error::new(Code::NotFound, format!("no source is configured for a {name}")),
     })
 }
 
-/// One source's answer: the definition, or nothing where it does not have it, or what is wrong with it.
+/// Asks the source that a definition came from for what it is now; nothing where it is what it was.
+///
+/// # Errors
+/// `conflict` where it did not come from a source, or that one is not configured any more; `not_found` where the source does
+/// not have it any more; `source_unavailable` where it gave no usable answer.
+pub async fn refresh(sources: &[SourceSettings], current: &Definition) -> Result<Option<Definition>> {
+    let name = current.kind.name();
+    let conflict = |message: String| Error::new(Code::Conflict, message);
+    let known = provenance(current)
+        .ok_or_else(|| conflict(format!("this {name} was not registered from a source")))?;
+    let source = sources.iter().find(|source| source.name == known.source && source.has(current.kind));
+    let source = source
+        .ok_or_else(|| conflict(format!("the source {:?} of this {name} is not configured", known.source)))?;
+    match in_time(source, ask(source, current.kind, &current.id, &known)).await? {
+        Answer::Unchanged => Ok(None),
+        Answer::Definition(now) if is_same(&now, current) => Ok(None),
+        Answer::Definition(now) => Ok(Some(now)),
+        Answer::Nothing => {
+            let message = format!("the source {:?} does not have this {name} any more", source.name);
+            Err(Error::new(Code::NotFound, message))
+        }
+    }
+}
+
+/// All definitions of a kind that a source lists.
+///
+/// # Errors
+/// `not_found` where there is no such source, or it lists none of this kind; `source_unavailable`.
+pub async fn list(sources: &[SourceSettings], name: &str, kind: Kind) -> Result<Vec<Definition>> {
+    let source = sources.iter().find(|source| source.name == name);
+    let source = source.filter(|source| source.lists(kind)).ok_or_else(|| {
+        let message = format!("there is no source {name:?} that lists its {}s", kind.name());
+        Error::new(Code::NotFound, message)
+    })?;
+    let listing = async {
+        let parsed = listed(source, kind, &Provenance::default()).await?;
+        let (found, provenance) = parsed.unwrap_or_default();
+        found.into_iter().map(|(_, text)| with_provenance(kind, &text, &provenance)).collect()
+    };
+    in_time(source, listing).await
+}
+
+async fn in_time<T>(
+    source: &SourceSettings,
+    answer: impl Future<Output = std::result::Result<T, Problem>>,
+) -> Result<T> {
+    let name = &source.name;
+    let answered = tokio::time::timeout(Duration::from_millis(source.timeout_ms), answer).await;
+    let problem = match answered {
+        Ok(Ok(answer)) => return Ok(answer),
+        Ok(Err(problem)) => format!("the source {name:?} {problem}"),
+        Err(_) => format!("the source {name:?} took longer than {} ms", source.timeout_ms),
+    };
+    Err(Error::new(Code::SourceUnavailable, problem))
+}
+
+/// One source's answer: of its registry first, then of what it lists.
 async fn ask(
     source: &SourceSettings,
     kind: Kind,
     id: &str,
+    known: &Provenance,
+) -> std::result::Result<Answer, Problem> {
+    if let Some(template) = source.url(kind) {
+        match document(source, &template.replace("{id}", &egress::escaped(id)), known).await? {
+            Document::Text(text, provenance) => {
+                return read(kind, id, &text, &provenance).map(Answer::Definition);
+            }
+            Document::Unchanged => return Ok(Answer::Unchanged),
+            Document::Missing => {}
+        }
+    }
+    if !source.lists(kind) {
+        return Ok(Answer::Nothing);
+    }
+    let Some((found, provenance)) = listed(source, kind, known).await? else { return Ok(Answer::Unchanged) };
+    for (name, text) in found {
+        let definition = with_provenance(kind, &text, &provenance)?;
+        if definition.id == id || name == id {
+            return Ok(Answer::Definition(definition));
+        }
+    }
+    Ok(Answer::Nothing)
+}
+
+type Listed = (Vec<(String, String)>, Provenance);
+
+/// What a source lists, each by its name and as a definition's JSON text; nothing where it is what it was.
+async fn listed(
+    source: &SourceSettings,
+    kind: Kind,
+    known: &Provenance,
+) -> std::result::Result<Option<Listed>, Problem> {
+    if kind == Kind::Tool {
+        let found = mcp::tools(source).await?;
+        // They are asked for by their ids, which have the prefix.
+        let found = found.into_iter().map(|found| (String::new(), found.definition)).collect();
+        let url = source.mcp_url.as_deref().map(without_credentials);
+        return Ok(Some((found, Provenance { source: source.name.clone(), url, ..Provenance::default() })));
+    }
+    let url = source.openapi.as_deref().ok_or("lists no functions")?;
+    let (text, provenance) = match document(source, url, known).await? {
+        Document::Text(text, provenance) => (text, provenance),
+        Document::Unchanged => return Ok(None),
+        Document::Missing => return Err("has no document at its address".into()),
+    };
+    let place = openapi::Place {
+        url,
+        base_url: source.base_url.as_deref(),
+        prefix: &source.prefix,
+        source: &source.name,
+    };
+    let found = openapi::functions(&text, &place)?;
+    Ok(Some((found.into_iter().map(|found| (found.name, found.definition)).collect(), provenance)))
+}
+
+/// Fetches a document, unless it is what it was.
+async fn document(
+    source: &SourceSettings,
     url: &str,
-) -> std::result::Result<Option<Definition>, String> {
-    let response = client(source, url).await?.get(url).send().await.map_err(|error| {
+    known: &Provenance,
+) -> std::result::Result<Document, Problem> {
+    let shown = without_credentials(url);
+    let mut request = client(source, url).await?.get(url);
+    // What a source said of another address says nothing of this one.
+    if known.url.as_ref() == Some(&shown) {
+        request = conditional(request, known);
+    }
+    let response = request.send().await.map_err(|error| {
         if error.is_timeout() { "took too long".to_owned() } else { "cannot be reached".to_owned() }
     })?;
-    match response.status().as_u16() {
-        200..=299 => {}
-        404 => return Ok(None),
-        status => return Err(format!("answered with status {status}")),
+    match response.status() {
+        StatusCode::NOT_MODIFIED => return Ok(Document::Unchanged),
+        StatusCode::NOT_FOUND => return Ok(Document::Missing),
+        status if status.is_success() => {}
+        status => return Err(format!("answered with status {}", status.as_u16())),
     }
-    let text = body(response, source.max_bytes).await?;
-    let value = json::parse(&text).map_err(|error| format!("gave an answer that is {error}"))?;
-    let definition = read(kind, id, &text, &value)?;
+    let said = |name| response.headers().get(name).and_then(|value| Some(value.to_str().ok()?.to_owned()));
+    let provenance = Provenance {
+        source: source.name.clone(),
+        url: Some(shown),
+        etag: said(header::ETAG),
+        last_modified: said(header::LAST_MODIFIED),
+    };
+    Ok(Document::Text(body(response, source.max_bytes).await?, provenance))
+}
+
+fn conditional(mut request: RequestBuilder, known: &Provenance) -> RequestBuilder {
+    if let Some(etag) = &known.etag {
+        request = request.header(header::IF_NONE_MATCH, etag);
+    }
+    if let Some(date) = &known.last_modified {
+        request = request.header(header::IF_MODIFIED_SINCE, date);
+    }
+    request
+}
+
+/// A registry's answer, which is for the id that was asked.
+fn read(
+    kind: Kind,
+    id: &str,
+    text: &str,
+    provenance: &Provenance,
+) -> std::result::Result<Definition, Problem> {
+    let value = json::parse(text).map_err(|error| format!("gave an answer that is {error}"))?;
+    let definition = shapes::read(kind, id, text, &value)?;
     if definition.id != id {
         return Err(format!("answered for another id, {:?}", definition.id));
     }
-    Ok(Some(definition))
+    with_provenance(kind, &definition.to_json(), provenance)
+}
+
+/// The definition, which tells in its metadata where it came from.
+fn with_provenance(
+    kind: Kind,
+    text: &str,
+    provenance: &Provenance,
+) -> std::result::Result<Definition, Problem> {
+    let unusable = |error: Error| format!("gave a definition that cannot be used: {error}");
+    let mut definition = Definition::parse(kind, text).map_err(unusable)?;
+    let provenance = serde_json::to_string(provenance).map_err(|error| error.to_string())?;
+    definition.metadata = replaced(&definition.metadata, Some(&provenance)).map_err(unusable)?;
+    Ok(definition)
+}
+
+/// The metadata, as it was written, with another provenance or none, which stands last.
+fn replaced(metadata: &str, provenance: Option<&str>) -> Result<String> {
+    let mut kept = Vec::new();
+    // The order of the keys is the source's.
+    for (key, value) in json::ordered_members(metadata)? {
+        if key != PROVENANCE {
+            kept.push(format!("{}:{}", json::quote(&key), value.get()));
+        }
+    }
+    kept.extend(provenance.map(|provenance| format!("{}:{provenance}", json::quote(PROVENANCE))));
+    Ok(format!("{{{}}}", kept.join(",")))
+}
+
+fn provenance(definition: &Definition) -> Option<Provenance> {
+    let metadata: Value = serde_json::from_str(&definition.metadata).ok()?;
+    serde_json::from_value(metadata.get(PROVENANCE)?.clone()).ok()
+}
+
+/// Whether two definitions are the same, wherever they came from.
+fn is_same(left: &Definition, right: &Definition) -> bool {
+    let bare = |definition: &Definition| {
+        let metadata = replaced(&definition.metadata, None).unwrap_or_default();
+        Definition { metadata, ..definition.clone() }
+    };
+    bare(left) == bare(right)
+}
+
+/// An address without user, password, query and fragment: each may hold a credential.
+fn without_credentials(url: &str) -> String {
+    let Ok(mut url) = reqwest::Url::parse(url) else { return String::new() };
+    // An address that cannot have them has none.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.set_query(None);
+    url.set_fragment(None);
+    url.into()
 }
 
 /// A client that reaches only what this source may, with its headers.
-async fn client(source: &SourceSettings, url: &str) -> std::result::Result<reqwest::Client, String> {
+async fn client(source: &SourceSettings, url: &str) -> std::result::Result<reqwest::Client, Problem> {
     let url = reqwest::Url::parse(url).map_err(|error| format!("has no valid address: {error}"))?;
     let builder = egress::client(&url, source.allow_private).await.map_err(|denied| denied.to_string())?;
     let mut headers = HeaderMap::new();
@@ -87,7 +320,7 @@ async fn client(source: &SourceSettings, url: &str) -> std::result::Result<reqwe
     builder.default_headers(headers).build().map_err(|error| format!("cannot be asked: {error}"))
 }
 
-async fn body(mut response: reqwest::Response, max_bytes: u64) -> std::result::Result<String, String> {
+async fn body(mut response: Response, max_bytes: u64) -> std::result::Result<String, Problem> {
     let mut bytes = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|_| "broke off its answer")? {
         bytes.extend_from_slice(&chunk);
@@ -98,202 +331,27 @@ async fn body(mut response: reqwest::Response, max_bytes: u64) -> std::result::R
     String::from_utf8(bytes).map_err(|_| "gave an answer that is not UTF-8".into())
 }
 
-/// Reads an answer in either envelope and either shape.
-fn read(kind: Kind, id: &str, text: &str, value: &Value) -> std::result::Result<Definition, String> {
-    let unusable = |error: Error| format!("gave a definition that cannot be used: {error}");
-    let object = value.as_object().ok_or("gave an answer that is no object")?;
-    if object.get("success") == Some(&Value::Bool(false)) {
-        return Err("answered that it failed".into());
-    }
-    let data = match object.get("success").and(object.get("data")) {
-        Some(_) => json::members(text).map_err(unusable)?.remove("data").map(|raw| raw.get().to_owned()),
-        None => None,
-    };
-    let text = data.as_deref().unwrap_or(text);
-    let value = json::parse(text).map_err(unusable)?;
-    let object = value.as_object().ok_or("gave a definition that is no object")?;
-    let text = match kind {
-        Kind::Tool if is_org_shape(object, &ORG_TOOL_KEYS) => org_tool(object).to_string(),
-        Kind::Function if is_org_shape(object, &ORG_FUNCTION_KEYS) => org_function(object, id).to_string(),
-        _ => text.to_owned(),
-    };
-    Definition::parse(kind, &text).map_err(unusable)
-}
-
-/// Keys that only the org's registries use.
-const ORG_TOOL_KEYS: [&str; 9] = [
-    "tool_search_description",
-    "tool_type",
-    "tool_sub_type",
-    "tool_runtime_type",
-    "tool_api_spec",
-    "tool_input_schema",
-    "tool_output_schema",
-    "tool_source_code_link",
-    "tool_man_page_doc_link",
-];
-const ORG_FUNCTION_KEYS: [&str; 3] = ["function_name", "function_version", "function_protocol_type"];
-
-fn is_org_shape(object: &Map<String, Value>, keys: &[&str]) -> bool {
-    keys.iter().any(|key| object.contains_key(*key))
-}
-
-/// The org's tool: its typed fields become metadata.
-fn org_tool(tool: &Map<String, Value>) -> Value {
-    let mut metadata = tool.get("tool_metadata").and_then(Value::as_object).cloned().unwrap_or_default();
-    copy(
-        tool,
-        &mut metadata,
-        &[
-            ("tool_type", "type"),
-            ("tool_sub_type", "subtype"),
-            ("tool_api_spec", "api_spec"),
-            ("tool_input_schema", "input_schema"),
-            ("tool_output_schema", "output_schema"),
-            ("tool_data", "data"),
-            ("tool_source_code_link", "source_url"),
-            ("tool_man_page_doc_link", "man_page"),
-        ],
-    );
-    // A runtime that is none of ours is kept, under a name without a meaning.
-    if let Some(runtime) = tool.get("tool_runtime_type").filter(|runtime| !is_blank(runtime)) {
-        let ours = runtime.as_str().is_some_and(|name| Runtime::named(name).is_some());
-        metadata.entry(if ours { "runtime" } else { "runtime_type" }).or_insert_with(|| runtime.clone());
-    }
-    json!({
-        "tool_id": tool.get("tool_id"),
-        "tool_search_tags": tool.get("tool_search_tags").or(tool.get("tool_tags")).cloned().unwrap_or(json!([])),
-        "tool_metadata": metadata,
-        "tool_description": tool.get("tool_description").or(tool.get("tool_search_description")).cloned().unwrap_or(json!("")),
-        "tool_default_params": tool.get("tool_default_params").cloned().unwrap_or(json!({})),
-    })
-}
-
-/// The org's function; its id is `name:version-tag`.
-fn org_function(function: &Map<String, Value>, asked: &str) -> Value {
-    let mut metadata =
-        function.get("function_metadata").and_then(Value::as_object).cloned().unwrap_or_default();
-    copy(
-        function,
-        &mut metadata,
-        &[
-            ("function_type", "type"),
-            ("function_sub_type", "subtype"),
-            ("function_protocol_type", "protocol"),
-            ("function_url", "url"),
-            ("function_api_spec", "api_spec"),
-            ("function_man_page", "man_page"),
-        ],
-    );
-    if let Some(calling) = function.get("function_calling_data").and_then(Value::as_object) {
-        copy(calling, &mut metadata, &[("method", "method"), ("headers", "headers")]);
-    }
-    let version = |key: &str| function.get("function_version").and_then(|version| version.get(key)?.as_str());
-    let full_version = match (version("version"), version("tag")) {
-        (Some(version), Some(tag)) if !tag.is_empty() => format!("{version}-{tag}"),
-        (Some(version), _) => version.to_owned(),
-        _ => String::new(),
-    };
-    let id = match function.get("function_name").and_then(Value::as_str) {
-        Some(name) if full_version.is_empty() => name.to_owned(),
-        Some(name) => {
-            let id = format!("{name}:{full_version}");
-            // The registries write `1.0.0` and `v1.0.0` alike; the id that was asked for decides.
-            let with_v = format!("{name}:v{full_version}");
-            if with_v == asked { with_v } else { id }
-        }
-        None => String::new(),
-    };
-    if !full_version.is_empty() {
-        metadata.entry("version").or_insert(full_version.into());
-    }
-    json!({
-        "function_id": id,
-        "function_search_tags": function.get("function_search_tags").or(function.get("function_tags")).cloned().unwrap_or(json!([])),
-        "function_metadata": metadata,
-        "function_description": function.get("function_description").cloned().unwrap_or(json!("")),
-        "function_default_params": function.get("function_default_params").cloned().unwrap_or(json!({})),
-    })
-}
-
-fn copy(from: &Map<String, Value>, to: &mut Map<String, Value>, names: &[(&str, &str)]) {
-    for (source, target) in names {
-        if let Some(value) = from.get(*source).filter(|value| !is_blank(value)) {
-            to.entry(*target).or_insert_with(|| value.clone());
-        }
-    }
-}
-
-/// The registries write what they do not know as null or as an empty text.
-fn is_blank(value: &Value) -> bool {
-    value.is_null() || value.as_str() == Some("")
-}
-
-/// An id as one segment of a path: what RFC 3986 leaves unreserved stays, and `:`, which a segment may hold.
-fn escaped(id: &str) -> String {
-    id.bytes()
-        .map(|byte| match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b':' => {
-                char::from(byte).to_string()
-            }
-            _ => format!("%{byte:02X}"),
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read_value(kind: Kind, id: &str, value: &Value) -> std::result::Result<Definition, String> {
-        read(kind, id, &value.to_string(), value)
+    #[test]
+    fn provenance_stands_last_and_the_rest_keeps_its_text() {
+        let given = Provenance { source: "s".into(), etag: Some("\"1\"".into()), ..Provenance::default() };
+        let text = r#"{"tool_id":"t","tool_metadata":{"z":1.50,"provenance":{"source":"theirs"},"a":18446744073709551615}}"#;
+        let definition = with_provenance(Kind::Tool, text, &given).expect("usable");
+        let metadata = r#"{"z":1.50,"a":18446744073709551615,"provenance":{"source":"s","etag":"\"1\""}}"#;
+        assert_eq!(definition.metadata, metadata);
+        assert_eq!(provenance(&definition), Some(given));
+        let other = Provenance { source: "t".into(), ..Provenance::default() };
+        assert!(is_same(&definition, &with_provenance(Kind::Tool, text, &other).expect("usable")));
+        let changed = text.replace("1.50", "1.5");
+        assert!(!is_same(&definition, &with_provenance(Kind::Tool, &changed, &other).expect("usable")));
     }
 
     #[test]
-    fn both_shapes_are_read_in_both_envelopes() {
-        let own = json!({"tool_id": "t", "tool_tags": ["a"], "tool_metadata": {"runtime": "binary"}});
-        let org = json!({
-            "tool_id": "t", "tool_tags": ["a"], "tool_search_description": "d", "tool_runtime_type": "binary",
-            "tool_type": "math", "tool_sub_type": "", "tool_input_schema": {"type": "object"}, "tool_data": {"x": 1},
-            "tool_man_page_doc_link": null
-        });
-        for shape in [own, org] {
-            for value in [shape.clone(), json!({"success": true, "data": shape})] {
-                let definition = read_value(Kind::Tool, "t", &value).expect("read");
-                assert_eq!((definition.id.as_str(), &definition.tags[..]), ("t", &["a".to_owned()][..]));
-                assert!(definition.metadata.contains(r#""runtime":"binary""#), "{}", definition.metadata);
-                assert!(!definition.metadata.contains("man_page"), "{}", definition.metadata);
-            }
-        }
-    }
-
-    #[test]
-    fn a_function_of_the_orgs_registry_gets_its_id_from_name_and_version() {
-        let function = json!({
-            "function_name": "weather_lookup", "function_version": {"version": "1.0.0", "tag": "stable"},
-            "function_protocol_type": "http", "function_url": "http://x/", "function_tags": ["w"],
-            "function_calling_data": {"method": "GET", "headers": {"a": "b"}},
-            "function_api_spec": {"input": {"city": {"type": "string"}}}
-        });
-        for id in ["weather_lookup:1.0.0-stable", "weather_lookup:v1.0.0-stable"] {
-            let definition = read_value(Kind::Function, id, &function).expect("read");
-            assert_eq!(definition.id, id);
-            for part in [r#""method":"GET""#, r#""protocol":"http""#, r#""version":"1.0.0-stable""#] {
-                assert!(definition.metadata.contains(part), "{}", definition.metadata);
-            }
-        }
-    }
-
-    #[test]
-    fn unusable_answers_say_why() {
-        for (value, why) in [
-            (json!([]), "no object"),
-            (json!({"success": false, "error": "x"}), "failed"),
-            (json!({"success": true, "data": 5}), "no object"),
-            (json!({"tool_id": "t", "colour": 1}), "colour"),
-        ] {
-            let error = read_value(Kind::Tool, "t", &value).expect_err(why);
-            assert!(error.contains(why), "{error}");
-        }
+    fn an_address_is_told_without_its_credentials() {
+        let shown = without_credentials("https://user:secret@a.example:8443/tools/x?token=secret#secret");
+        assert_eq!(shown, "https://a.example:8443/tools/x");
     }
 }

@@ -1,24 +1,25 @@
-//! What the registry writes, one change after the other: each is checked against what is stored, then stored.
+//! What the registry writes, one change after the other: each is checked against what is stored, then stored. Many at
+//! a time are in `import`.
 
 use std::sync::Arc;
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::store::{Store, StoreError};
+use super::read::no_revision;
+use super::store::{self, Store, StoreError};
 use super::{Lease, Reply};
 use crate::artifacts::Pin;
 use crate::compiled::{Compiled, Revision, means};
 use crate::definition::{Definition, Kind, Patch};
 use crate::error::{Code, Error, Result};
-use crate::execution::now_ms;
 
 /// A change that waits for its turn.
 #[derive(Debug)]
 pub struct Write {
     /// What is to change.
     pub change: Change,
-    /// Admission, held until it is answered.
-    pub permit: OwnedSemaphorePermit,
+    /// Admission, held until it is answered; what the registry does by itself has none.
+    pub permit: Option<OwnedSemaphorePermit>,
     /// Where the answer goes.
     pub reply: Reply<Arc<Compiled>>,
 }
@@ -30,6 +31,8 @@ pub enum Change {
     Create(Box<Definition>, Option<Pin>),
     /// Replace the given fields; with new metadata comes what its source is now.
     Update { kind: Kind, id: String, patch: Box<Patch>, pin: Option<Pin>, if_match: Option<String> },
+    /// Make an earlier revision the one in force again, with what its source was then.
+    RollBack { kind: Kind, id: String, number: u64, if_match: Option<String> },
     /// Remove.
     Delete { kind: Kind, id: String, if_match: Option<String> },
 }
@@ -40,7 +43,7 @@ impl Change {
         match self {
             Self::Create(definition, _) => Some(&definition.metadata),
             Self::Update { patch, .. } => patch.metadata(),
-            Self::Delete { .. } => None,
+            Self::RollBack { .. } | Self::Delete { .. } => None,
         }
     }
 }
@@ -50,7 +53,7 @@ impl Write {
     pub fn with(mut self, found: Option<Pin>) -> Self {
         match &mut self.change {
             Change::Create(_, pin) | Change::Update { pin, .. } => *pin = found,
-            Change::Delete { .. } => {}
+            Change::RollBack { .. } | Change::Delete { .. } => {}
         }
         self
     }
@@ -69,7 +72,7 @@ pub struct Done {
     pub result: Result<Arc<Compiled>>,
     /// Where the answer goes.
     pub reply: Reply<Arc<Compiled>>,
-    _permit: OwnedSemaphorePermit,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 /// Makes the change.
@@ -77,7 +80,7 @@ pub async fn perform(lease: Lease, write: Write) -> Done {
     let Write { change, permit, reply } = write;
     let (kind, id, removed) = match &change {
         Change::Create(definition, _) => (definition.kind, definition.id.clone(), false),
-        Change::Update { kind, id, .. } => (*kind, id.clone(), false),
+        Change::Update { kind, id, .. } | Change::RollBack { kind, id, .. } => (*kind, id.clone(), false),
         Change::Delete { kind, id, .. } => (*kind, id.clone(), true),
     };
     let result = match apply(&lease, change).await {
@@ -97,6 +100,9 @@ async fn apply(store: &Store, change: Change) -> std::result::Result<Result<Arc<
         Change::Update { kind, id, patch, pin, if_match } => {
             update(store, kind, &id, *patch, pin, if_match.as_deref()).await
         }
+        Change::RollBack { kind, id, number, if_match } => {
+            roll_back(store, kind, &id, number, if_match.as_deref()).await
+        }
         Change::Delete { kind, id, if_match } => delete(store, kind, &id, if_match.as_deref()).await,
     }
 }
@@ -107,7 +113,7 @@ async fn create(
     pin: Option<Pin>,
 ) -> std::result::Result<Result<Arc<Compiled>>, StoreError> {
     let kind = definition.kind;
-    let now = now_ms();
+    let now = store.now();
     let revision = Revision { definition, number: 1, created_ms: now, updated_ms: now, pin };
     let compiled = match Compiled::new(&revision) {
         Ok(compiled) => compiled,
@@ -130,22 +136,58 @@ async fn update(
     pin: Option<Pin>,
     if_match: Option<&str>,
 ) -> std::result::Result<Result<Arc<Compiled>>, StoreError> {
-    let mut revision = match stored(store, kind, id, if_match).await? {
+    let before = match stored(store, kind, id, if_match).await? {
         Ok(revision) => revision,
         Err(error) => return Ok(Err(error)),
     };
+    let mut now = before.clone();
     if patch.metadata().is_some() {
-        revision.pin = pin;
+        now.pin = pin;
     }
-    if let Err(error) = patch.apply(&mut revision.definition) {
-        return Ok(Err(error));
-    }
-    revision.number += 1;
-    revision.updated_ms = now_ms();
-    match Compiled::new(&revision) {
-        Ok(compiled) => store.replace(&revision).await.map(|()| Ok(compiled)),
+    match patch.apply(&mut now.definition) {
+        Ok(()) => replace(store, before, now).await,
         Err(error) => Ok(Err(error)),
     }
+}
+
+async fn roll_back(
+    store: &Store,
+    kind: Kind,
+    id: &str,
+    number: u64,
+    if_match: Option<&str>,
+) -> std::result::Result<Result<Arc<Compiled>>, StoreError> {
+    let before = match stored(store, kind, id, if_match).await? {
+        Ok(revision) => revision,
+        Err(error) => return Ok(Err(error)),
+    };
+    let earlier = if number == before.number {
+        Some(before.clone())
+    } else {
+        // One of a definition that bore this id and was removed is none of this one.
+        let found = store.revision(kind, id, number).await?;
+        found.filter(|found| found.created_ms == before.created_ms)
+    };
+    match earlier {
+        Some(earlier) => replace(store, before, earlier).await,
+        None => Ok(Err(no_revision(kind, number))),
+    }
+}
+
+/// Writes what is to be in force now as the next revision.
+async fn replace(
+    store: &Store,
+    before: Revision,
+    mut now: Revision,
+) -> std::result::Result<Result<Arc<Compiled>>, StoreError> {
+    now.number = before.number + 1;
+    now.updated_ms = store.now();
+    let compiled = match Compiled::new(&now) {
+        Ok(compiled) => compiled,
+        Err(error) => return Ok(Err(error)),
+    };
+    let change = store::Change::Replace { before: Box::new(before), now: Box::new(now) };
+    store.apply(compiled.kind, &[change]).await.map(|()| Ok(compiled))
 }
 
 async fn delete(

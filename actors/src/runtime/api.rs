@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
+use reqwest::header::HeaderMap;
 use reqwest::{Client, Method, Response, redirect};
 use serde_json::Value;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -12,9 +13,14 @@ use tokio_tungstenite::tungstenite::{self, Message, protocol::WebSocketConfig};
 
 use super::Bounds;
 use super::output::Produced;
+use crate::egress::reason;
 use crate::execution::{Job, Outcome};
 use crate::json;
-use crate::spec::ApiSpec;
+use crate::spec::{ApiSpec, OutputMode, Spec};
+
+mod request;
+
+use request::Request;
 
 /// How many redirects of an HTTP function are followed.
 const MAX_REDIRECTS: usize = 5;
@@ -54,37 +60,64 @@ pub async fn http(job: &Job, client: &Client, bounds: Bounds) -> Result<Produced
                 format!("the service answered {status}: {}", text.trim()),
             ));
         }
-        unwrapped(body, &job.definition.spec.api)
+        produced(body, &job.definition.spec)
     };
     tokio::time::timeout(bounds.timeout, exchange)
         .await
         .unwrap_or_else(|_| Err(Outcome::timed_out(bounds.timeout)))
 }
 
+/// What an answer that is a success gives. With `parameters`, an empty one is null, and `output` tells how any other
+/// is read.
+fn produced(body: Vec<u8>, spec: &Spec) -> Result<Produced, Outcome> {
+    match (&spec.api.parameters, &spec.mode) {
+        (Some(_), _) if body.iter().all(u8::is_ascii_whitespace) => Ok(Produced::Json(b"null".to_vec())),
+        (None, _) | (Some(_), OutputMode::Json) => unwrapped(body, &spec.api),
+        (Some(_), _) => Ok(Produced::Bytes(body)),
+    }
+}
+
 async fn send(job: &Job, client: &Client) -> Result<Response, Outcome> {
     let spec = &job.definition.spec.api;
-    let mut url = reqwest::Url::parse(url(spec)?)
-        .map_err(|error| unreachable(&format!("the url is not valid: {error}")))?;
     let method = spec.method.as_deref().map_or(Ok(Method::POST), |name| Method::from_bytes(name.as_bytes()));
     let method = method.map_err(|_| unreachable("the method is not valid"))?;
-    let has_body = !matches!(method, Method::GET | Method::HEAD);
+    let parts = match &spec.parameters {
+        Some(parameters) => request::of(spec, url(spec)?, parameters, &job.input.text)?,
+        None => whole(job, &method)?,
+    };
+    let mut request = client.request(method, parts.url).headers(parts.headers);
+    request = request.header("x-org-execution", job.uuid.to_string());
+    let is_typed = spec.headers.keys().any(|name| is_content_type(name));
+    // With parameters the content type is told of the body, and there may be none this time.
+    let is_bare = spec.parameters.is_some() && parts.body.is_none();
+    for (name, value) in spec.headers.iter().filter(|(name, _)| !is_bare || !is_content_type(name)) {
+        request = request.header(name, value);
+    }
+    if let Some(body) = parts.body {
+        request = request.body(body);
+        if !is_typed {
+            request = request.header("content-type", "application/json");
+        }
+    }
+    request.send().await.map_err(|error| unreachable(&reason(&error)))
+}
+
+fn is_content_type(name: &str) -> bool {
+    name.eq_ignore_ascii_case("content-type")
+}
+
+/// The input as a whole: in the query with GET and HEAD, else in the body.
+fn whole(job: &Job, method: &Method) -> Result<Request, Outcome> {
+    let mut url = reqwest::Url::parse(url(&job.definition.spec.api)?)
+        .map_err(|error| unreachable(&format!("the url is not valid: {error}")))?;
+    let has_body = !matches!(*method, Method::GET | Method::HEAD);
     if !has_body && let Some(input) = job.input.value().as_object().filter(|input| !input.is_empty()) {
         let mut query = url.query_pairs_mut();
         for (name, value) in input {
             query.append_pair(name, &parameter(value));
         }
     }
-    let mut request = client.request(method, url).header("x-org-execution", job.uuid.to_string());
-    for (name, value) in &spec.headers {
-        request = request.header(name, value);
-    }
-    if has_body {
-        request = request.body(job.input.text.clone());
-        if !spec.headers.keys().any(|name| name.eq_ignore_ascii_case("content-type")) {
-            request = request.header("content-type", "application/json");
-        }
-    }
-    request.send().await.map_err(|error| unreachable(&reason(&error)))
+    Ok(Request { url, headers: HeaderMap::new(), body: has_body.then(|| job.input.text.clone()) })
 }
 
 /// A string as it is, anything else as JSON.
@@ -188,24 +221,6 @@ fn tls() {
 
 fn url(spec: &ApiSpec) -> Result<&str, Outcome> {
     spec.url.as_deref().ok_or_else(|| Outcome::failed("not_startable", "the definition has no `url`"))
-}
-
-/// The whole chain of causes, without the address, which may hold a credential.
-fn reason(error: &reqwest::Error) -> String {
-    let mut cause = std::error::Error::source(error);
-    let mut text = match cause {
-        None if error.is_redirect() => "it redirects too often".to_owned(),
-        None => "the request failed".to_owned(),
-        Some(_) => String::new(),
-    };
-    while let Some(inner) = cause {
-        if !text.is_empty() {
-            text.push_str(": ");
-        }
-        text.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    text
 }
 
 fn unreachable(reason: &str) -> Outcome {

@@ -82,15 +82,24 @@ pub struct Pipes {
 /// A standard input, and what its pipe did not hold.
 pub type Unwritten = (pipe::Sender, Vec<u8>);
 
-/// The ends of a warm program: what it prints, and a channel of two pipes, which are its descriptors 3 and 4. (A pair of
-/// sockets costs nearly twice as much a message.)
+/// Which descriptors of a warm program are the channel. (A pair of sockets costs nearly twice as much a message as two
+/// pipes.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Through {
+    /// 3 and 4: its standard input is empty, and what it prints is its log.
+    Own,
+    /// Standard input and output: only what it prints to standard error is its log.
+    Standard,
+}
+
+/// The ends of a warm program: what it prints, and a channel of two pipes.
 #[derive(Debug)]
 pub struct Channel {
     /// What it is asked.
     pub requests: pipe::Sender,
     /// What it answers.
     pub answers: pipe::Receiver,
-    /// Standard output and error, in the order in which they were printed.
+    /// Standard error, and in the same order standard output where that is not the channel.
     pub log: pipe::Receiver,
 }
 
@@ -130,17 +139,27 @@ impl Launcher {
     ///
     /// # Errors
     /// The outcome: the launcher failed. That the program could not be started is told by [`Launcher::ended`].
-    pub async fn keep(&mut self, program: Program<'_>, bounds: &Bounds) -> Result<Channel, Outcome> {
+    pub async fn keep(
+        &mut self,
+        program: Program<'_>,
+        through: Through,
+        bounds: &Bounds,
+    ) -> Result<Channel, Outcome> {
         let failed = |error: std::io::Error| not_started(&error.to_string());
         let (log, child_log) = output_pipe().map_err(failed)?;
-        let child_stderr = child_log.try_clone().map_err(failed)?;
-        let (_, child_stdin) = input(None).map_err(failed)?;
         let (child_requests, requests) = nonblocking_pipe().map_err(failed)?;
         make_blocking(&child_requests).map_err(failed)?;
         let requests = pipe::Sender::from_owned_fd_unchecked(requests).map_err(failed)?;
         let (answers, child_answers) = output_pipe().map_err(failed)?;
         let start = start(program, bounds, None);
-        let fds = vec![child_stdin, child_log, child_stderr, child_requests, child_answers];
+        let fds = match through {
+            Through::Own => {
+                let (_, child_stdin) = input(None).map_err(failed)?;
+                let child_stderr = child_log.try_clone().map_err(failed)?;
+                vec![child_stdin, child_log, child_stderr, child_requests, child_answers]
+            }
+            Through::Standard => vec![child_requests, child_answers, child_log],
+        };
         self.start(start, fds).await?;
         Ok(Channel { requests, answers, log })
     }

@@ -267,6 +267,19 @@ fn check(exit: Exit, bounds: &Bounds, tail: &str) -> Result<(), Outcome> {
     Err(failed(&ended, tail))
 }
 
+/// A warm program that ended when it should not have, by itself or for a limit.
+pub fn died(what: &str, exit: Exit, bounds: &Bounds, tail: &str) -> Outcome {
+    if let Some(limit) = exit.exceeded {
+        return launched::exceeded(limit, bounds);
+    }
+    let how = match (exit.code, exit.signal) {
+        (Some(code), _) => format!("exit status {code}"),
+        (None, Some(signal)) => format!("signal {signal}"),
+        (None, None) => "no status".to_owned(),
+    };
+    failed(&format!("{what} ended with {how}"), tail)
+}
+
 /// A program that ended badly, with the end of what it said.
 pub fn failed(ended: &str, tail: &str) -> Outcome {
     let message = if tail.is_empty() { ended.to_owned() } else { format!("{ended}: {tail}") };

@@ -43,7 +43,11 @@ pub async fn locate(job: &Job, context: &Context) -> Result<Located, Outcome> {
     located.map_err(|problem| Outcome::failed("not_startable", problem))
 }
 
-fn find(name: &str, path: &str) -> Result<PathBuf, String> {
+/// A program by its absolute path, or by its name on this `PATH`.
+///
+/// # Errors
+/// One sentence: it is not there, or is none.
+pub fn find(name: &str, path: &str) -> Result<PathBuf, String> {
     if name.starts_with('/') {
         executable(Path::new(name), name)?;
         return Ok(name.into());

@@ -15,9 +15,10 @@ use tokio::net::unix::pipe;
 use super::Context;
 use super::bounds::Bounds;
 use super::folder::Folder;
-use super::launched::{self, Channel, Kept, Launcher, LauncherCommand, not_started};
+use super::launched::{self, Channel, Kept, Launcher, LauncherCommand, Through, not_started};
 use super::lines::Lines;
 use super::output::Produced;
+use super::process;
 use super::stop::Stop;
 use crate::artifacts::Lease;
 use crate::definition::Kind;
@@ -223,7 +224,7 @@ impl Warm {
             folder: folder.path(),
             input: None,
         };
-        let Channel { requests, answers, log } = self.launcher.keep(program, &bounds).await?;
+        let Channel { requests, answers, log } = self.launcher.keep(program, Through::Own, &bounds).await?;
         self.launcher.watch(&bounds, Some(folder.path())).await?;
         let mut interpreter = Interpreter {
             definition: (job.definition.kind, job.definition.id.clone()),
@@ -444,15 +445,7 @@ impl Answer {
 }
 
 fn died(exit: Exit, bounds: &Bounds, tail: &str) -> Outcome {
-    if let Some(limit) = exit.exceeded {
-        return launched::exceeded(limit, bounds);
-    }
-    let how = match (exit.code, exit.signal) {
-        (Some(code), _) => format!("exit status {code}"),
-        (None, Some(signal)) => format!("signal {signal}"),
-        (None, None) => "no status".to_owned(),
-    };
-    super::process::failed(&format!("the interpreter ended with {how}"), tail)
+    process::died("the interpreter", exit, bounds, tail)
 }
 
 fn garbled() -> Outcome {

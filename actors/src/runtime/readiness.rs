@@ -81,7 +81,7 @@ impl Context {
                 self.python.environments.available().await.map(drop)
             }
             Runtime::Container => self.containers.available().await,
-            Runtime::Wasm | Runtime::Http | Runtime::Websocket => Ok(()),
+            Runtime::Wasm | Runtime::Http | Runtime::Websocket | Runtime::Mcp => Ok(()),
         }
     }
 

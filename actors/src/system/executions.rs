@@ -1,6 +1,7 @@
 //! Executions without a session: begun, waited for, looked up, ended.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -22,6 +23,8 @@ const FAILURES: u32 = 5;
 pub struct Execution {
     /// Its name.
     pub uuid: Uuid,
+    /// What its definition has to say to callers, where it is deprecated.
+    pub warning: Option<Arc<str>>,
     system: System,
     news: mpsc::UnboundedReceiver<Notice>,
 }
@@ -84,13 +87,16 @@ impl System {
         traceparent: Option<String>,
     ) -> Result<Execution> {
         let definition = self.resolve(client, kind, id).await?;
+        let warning = definition.spec.deprecated.clone();
         let mut job = Job::new(Uuid::now_v7(), definition, input, options, client)?;
         job.traceparent = traceparent;
         let (sender, mut news) = mpsc::unbounded_channel();
         self.submit(Box::new(job), Caller::Channel(sender)).await?;
         loop {
             match news.recv().await {
-                Some(Notice::Accepted(uuid)) => return Ok(Execution { uuid, system: self.clone(), news }),
+                Some(Notice::Accepted(uuid)) => {
+                    return Ok(Execution { uuid, warning, system: self.clone(), news });
+                }
                 Some(Notice::Refused(_, error)) => return Err(error),
                 // Its acceptance follows.
                 Some(Notice::Known(..)) => {}

@@ -60,6 +60,8 @@ struct ExecutionRow {
     number: u64,
     kind: String,
     definition: String,
+    /// The number of its revision, which `revision` names by what is in it.
+    definition_number: Option<u64>,
     revision: String,
     input: String,
     priority: u64,
@@ -278,12 +280,15 @@ impl Store {
     /// # Errors
     /// The store erred, or a record cannot be read.
     pub async fn executions(&self, before: Option<Uuid>, limit: u64) -> Result<Vec<Snapshot>, StoreError> {
+        // A range of records is cut before it is sorted, and cannot be read from its end. So what came after is passed, a
+        // microsecond each.
         let sql = match before {
-            Some(_) => "SELECT * FROM type::record('execution', ..$before) ORDER BY id DESC LIMIT $limit",
+            Some(_) => "SELECT * FROM execution WHERE id < $before ORDER BY id DESC LIMIT $limit",
             None => "SELECT * FROM execution ORDER BY id DESC LIMIT $limit",
         };
         let before = before.map_or_else(String::new, |uuid| uuid.to_string());
-        let bound = vec![("before", before.into_value()), ("limit", limit.into_value())];
+        let before = RecordId::new("execution", before).into_value();
+        let bound = vec![("before", before), ("limit", limit.into_value())];
         let rows: Vec<ExecutionRow> = self.rows(sql, bound).await?;
         self.with_outcomes(rows, PAGE_BYTES).await
     }
@@ -541,6 +546,7 @@ impl ExecutionRow {
             number: accepted.number,
             kind: job.definition.kind.name().to_owned(),
             definition: job.definition.id.clone(),
+            definition_number: Some(job.definition.number),
             revision: job.definition.fingerprint.to_string(),
             input: job.input.text.clone(),
             priority: u64::from(job.options.priority),
@@ -593,6 +599,7 @@ impl ExecutionRow {
             uuid: uuid(&self.key)?,
             kind: kind(&self.kind)?,
             id: self.definition,
+            revision: self.definition_number,
             input: self.input.into(),
             accepted_ms: self.accepted_ms,
             progress,

@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 use std::io;
 use std::process::{ExitStatus, Stdio};
 
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::process::Command;
+
+use crate::group::Group;
 
 /// How much is kept of the end of what a program printed.
 const TAIL: usize = 2_048;
@@ -19,21 +19,12 @@ pub struct Ended {
     pub tail: String,
 }
 
-/// A group of processes, which is ended with this.
-struct Group(Pid);
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        let _ = killpg(self.0, Signal::SIGKILL);
-    }
-}
-
 /// Runs a program to its end, and ends what it leaves in its group; also when this is dropped.
 pub async fn run(mut command: Command) -> io::Result<Ended> {
     let (output, input) = io::pipe()?;
     command.stdin(Stdio::null()).stdout(input.try_clone()?).stderr(input);
     let mut child = command.process_group(0).kill_on_drop(true).spawn()?;
-    let group = Group(Pid::from_raw(child.id().expect("it was not waited for").cast_signed()));
+    let group = Group::of(&child);
     // It holds this side's ends of the pipe, which would not end.
     drop(command);
     let mut output = pipe::Receiver::from_owned_fd(output.into())?;

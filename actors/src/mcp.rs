@@ -1,0 +1,200 @@
+//! MCP servers: the connection to one, which the runtime `mcp` has too, and the tools of one that is a source.
+
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::Url;
+use rmcp::model::Tool;
+use tokio::process::{Child, Command};
+
+use crate::egress;
+use crate::group::Group;
+use crate::log::LogRing;
+use crate::settings::SourceSettings;
+
+mod bounded;
+mod connection;
+mod definition;
+
+pub use bounded::Bound;
+pub use connection::{Connection, Ears, in_words};
+
+/// How many tools are read of one server.
+const MAX_TOOLS: usize = 10_000;
+
+/// A tool of a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Its name on the server, without the source's prefix.
+    pub name: String,
+    /// The definition that runs it, as a create request has it.
+    pub definition: String,
+}
+
+/// All tools of the MCP server that is this source. One that cannot be a definition is left out, and logged.
+///
+/// # Errors
+/// What went wrong, to read on after the source's name.
+pub async fn tools(source: &SourceSettings) -> Result<Vec<Found>, String> {
+    let limit = Duration::from_millis(source.timeout_ms);
+    let found = tokio::time::timeout(limit, listed(source)).await;
+    found.unwrap_or_else(|_| Err(format!("took longer than {} ms", source.timeout_ms)))
+}
+
+async fn listed(source: &SourceSettings) -> Result<Vec<Found>, String> {
+    let bound = Bound::new(max_bytes(source));
+    // What it logs is nobody's: the latest line is kept until the next.
+    let ears = Ears { said: Arc::new(LogRing::new(1)), line_bytes: 0, bound: bound.clone() };
+    let (connection, program) = connect(source, ears).await?;
+    let found = pages(&connection, source).await;
+    connection.close().await;
+    drop(program);
+    match found {
+        Err(_) if bound.is_exceeded() => Err(too_large(source)),
+        found => found,
+    }
+}
+
+/// A program that is a server, with all that it started; ended with this.
+struct Program {
+    _group: Group,
+    _child: Child,
+}
+
+async fn connect(source: &SourceSettings, ears: Ears) -> Result<(Connection, Option<Program>), String> {
+    let unreached = |problem: String| format!("cannot be reached: {problem}");
+    if let Some(url) = &source.mcp_url {
+        let parsed = Url::parse(url).map_err(|error| format!("has no valid address: {error}"))?;
+        let client =
+            egress::client(&parsed, source.allow_private).await.map_err(|denied| denied.to_string())?;
+        let client = client.build().map_err(|error| format!("cannot be asked: {error}"))?;
+        let connection =
+            Connection::over_http(client, url, &source.headers, ears).await.map_err(unreached)?;
+        return Ok((connection, None));
+    }
+    let (name, args) = source.mcp_command.split_first().ok_or("names no MCP server")?;
+    let mut command = Command::new(name);
+    command.args(args).env_clear().process_group(0).kill_on_drop(true);
+    command.envs(["PATH", "HOME"].into_iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().map_err(|error| format!("cannot be started: {error}"))?;
+    let (read, write) = child.stdout.take().zip(child.stdin.take()).expect("both are pipes");
+    let program = Program { _group: Group::of(&child), _child: child };
+    let connection = Connection::over_pipes(read, write, ears).await.map_err(unreached)?;
+    Ok((connection, Some(program)))
+}
+
+/// All pages of the list. A server that never comes to an end is ended by its number of tools, or by the time.
+async fn pages(connection: &Connection, source: &SourceSettings) -> Result<Vec<Found>, String> {
+    let mut list = List::default();
+    let mut cursor = None;
+    loop {
+        let page = connection.page(cursor).await;
+        let (tools, next) = page.map_err(|problem| format!("gave no list of its tools: {problem}"))?;
+        list.add(&tools, source)?;
+        // Some say by an empty cursor that there is no more.
+        match next.filter(|next| !next.is_empty()) {
+            Some(next) => cursor = Some(next),
+            None => return list.all(),
+        }
+    }
+}
+
+/// What was listed so far.
+#[derive(Default)]
+struct List {
+    found: Vec<Found>,
+    tools: usize,
+    bytes: usize,
+    /// Why the first of those that were left out was.
+    problem: Option<String>,
+}
+
+impl List {
+    fn add(&mut self, tools: &[Tool], source: &SourceSettings) -> Result<(), String> {
+        self.tools += tools.len();
+        if self.tools > MAX_TOOLS {
+            return Err(format!("has more than {MAX_TOOLS} tools"));
+        }
+        for tool in tools {
+            match definition::of(tool, source) {
+                Ok(definition) => {
+                    self.bytes += definition.len();
+                    self.found.push(Found { name: tool.name.to_string(), definition });
+                }
+                Err(problem) => {
+                    tracing::warn!(source = source.name, tool = %tool.name, problem, "a tool is left out");
+                    self.problem.get_or_insert(problem);
+                }
+            }
+        }
+        if self.bytes > max_bytes(source) { Err(too_large(source)) } else { Ok(()) }
+    }
+
+    fn all(self) -> Result<Vec<Found>, String> {
+        match self.problem {
+            Some(problem) if self.found.is_empty() => Err(format!("has no tool that can be used: {problem}")),
+            _ => Ok(self.found),
+        }
+    }
+}
+
+fn max_bytes(source: &SourceSettings) -> usize {
+    usize::try_from(source.max_bytes).unwrap_or(usize::MAX)
+}
+
+fn too_large(source: &SourceSettings) -> String {
+    format!("answered with more than {} bytes", source.max_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn source() -> SourceSettings {
+        serde_json::from_value(json!({ "name": "demo", "mcp_url": "http://x/mcp", "max_bytes": 1_000 }))
+            .expect("settings")
+    }
+
+    fn named(name: &str) -> Tool {
+        serde_json::from_value(json!({ "name": name, "inputSchema": {} })).expect("a tool")
+    }
+
+    #[test]
+    fn a_tool_without_a_usable_name_is_left_out_unless_there_is_no_other() {
+        let mut list = List::default();
+        list.add(&[named("a/b")], &source()).expect("within bounds");
+        assert!(list.all().expect_err("none is left").contains("no tool that can be used"));
+        let mut list = List::default();
+        list.add(&[named("a/b"), named("good")], &source()).expect("within bounds");
+        let names: Vec<_> = list.all().expect("one is left").into_iter().map(|found| found.name).collect();
+        assert_eq!(names, ["good"]);
+        assert_eq!(List::default().all().expect("a server may have none"), []);
+    }
+
+    #[test]
+    fn a_list_is_bounded_in_number_and_in_size() {
+        let add = |tools: Vec<Tool>| List::default().add(&tools, &source()).expect_err("too many");
+        assert!(add(vec![named("a"); MAX_TOOLS + 1]).contains("more than 10000 tools"));
+        assert!(add(vec![named("a"); 100]).contains("more than 1000 bytes"));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_cannot_be_had_is_told() {
+        let told = async |settings: serde_json::Value| {
+            let source: SourceSettings = serde_json::from_value(settings).expect("settings");
+            tools(&source).await.expect_err("no server")
+        };
+        assert!(told(json!({ "name": "a" })).await.contains("names no MCP server"));
+        assert!(told(json!({ "name": "a", "mcp_url": "nonsense" })).await.contains("no valid address"));
+        let private = told(json!({ "name": "a", "mcp_url": "http://127.0.0.1:1/mcp" })).await;
+        assert!(private.contains("`allow_private`"), "{private}");
+        let command = |words: &[&str]| json!({ "name": "a", "mcp_command": words, "timeout_ms": 300 });
+        assert!(told(command(&["/no/such/program"])).await.contains("cannot be started"));
+        assert!(told(command(&["true"])).await.contains("closed the connection"));
+        assert!(told(command(&["sleep", "60"])).await.contains("longer than 300 ms"));
+    }
+}
