@@ -135,10 +135,14 @@ struct Walk {
     sort: Sort,
     after: Option<Position>,
     candidates: Candidates,
+    /// How many are read at a time.
+    batch: usize,
 }
 
 /// Where the candidates come from. The narrowest way that the filter allows is taken.
 enum Candidates {
+    /// These, which are read already, each with its rank, in the order of the page.
+    Read(Vec<(u64, Stored)>),
     /// These, each with its rank, in the order of the page.
     Named(VecDeque<(u64, String)>),
     /// What the text index finds, the best first.
@@ -168,17 +172,19 @@ impl Walk {
                 Candidates::Named(ordered(lease, kind, ids, sort, after.as_ref()).await?)
             }
             (None, Some(ids)) => Candidates::Named(ordered(lease, kind, ids, sort, after.as_ref()).await?),
-            (None, None) => match tagged(lease, kind, &plan.tags).await? {
-                Some(places) => Candidates::Named(in_order(places, sort, after.as_ref())),
+            (None, None) => match tagged(lease, kind, &plan.tags, sort, after.as_ref()).await? {
+                Some(candidates) => candidates,
                 None => Candidates::Scan { scan: Scan { from: plan.from, to: plan.to }, is_over: false },
             },
         };
-        Ok(Self { sort, after, candidates })
+        // One more than the page has tells whether there is a next one.
+        Ok(Self { sort, after, candidates, batch: BATCH.min(page.limit + 1) })
     }
 
     /// Whether nothing comes any more.
     fn is_over(&self) -> bool {
         match &self.candidates {
+            Candidates::Read(rows) => rows.is_empty(),
             Candidates::Named(ids) => ids.is_empty(),
             Candidates::Ranked { hits, is_all, .. } => hits.is_empty() && *is_all,
             Candidates::Scan { is_over, .. } => *is_over,
@@ -195,9 +201,13 @@ impl Walk {
         if self.is_over() {
             return Ok(None);
         }
+        // Where the filter refuses many, more are looked at each time.
+        let batch = self.batch;
+        self.batch = BATCH.min(batch * 2);
         match &mut self.candidates {
+            Candidates::Read(rows) => Ok(Some(std::mem::take(rows))),
             Candidates::Named(ids) => {
-                let some: Vec<_> = ids.drain(..ids.len().min(BATCH)).collect();
+                let some: Vec<_> = ids.drain(..ids.len().min(batch)).collect();
                 named(lease, kind, some).await.map(Some)
             }
             Candidates::Ranked { text, hits: found, asked, is_all } => {
@@ -209,7 +219,7 @@ impl Walk {
                         found.retain(|hit| follows(hit, after));
                     }
                 }
-                let some: Vec<_> = found.drain(..found.len().min(BATCH)).collect();
+                let some: Vec<_> = found.drain(..found.len().min(batch)).collect();
                 if let Some(last) = some.last() {
                     let (rank, id) = (u64::from(last.score.to_bits()), last.id.clone());
                     self.after = Some(Position { sort: self.sort, rank, id });
@@ -218,9 +228,9 @@ impl Walk {
                 named(lease, kind, some).await.map(Some)
             }
             Candidates::Scan { scan, is_over } => {
-                let page = lease.page(kind, scan, self.sort, self.after.as_ref(), BATCH).await;
+                let page = lease.page(kind, scan, self.sort, self.after.as_ref(), batch).await;
                 let rows = page.map_err(|error| unavailable(&error))?;
-                *is_over = rows.len() < BATCH;
+                *is_over = rows.len() < batch;
                 let rows: Vec<_> = rows.into_iter().map(|row| (rank(&row, self.sort), row)).collect();
                 if let Some((rank, row)) = rows.last() {
                     self.after = Some(Position { sort: self.sort, rank: *rank, id: row.id.clone() });
@@ -247,14 +257,26 @@ fn follows(hit: &Hit, after: &Position) -> bool {
 
 /// All that have the tags, where these are few: then they are at hand in any order. Where they are many, they are soon met on the
 /// way through all definitions.
-async fn tagged(lease: &Lease, kind: Kind, sets: &[Vec<String>]) -> Result<Option<Vec<Place>>> {
+async fn tagged(
+    lease: &Lease,
+    kind: Kind,
+    sets: &[Vec<String>],
+    sort: Sort,
+    after: Option<&Position>,
+) -> Result<Option<Candidates>> {
     if sets.is_empty() {
         return Ok(None);
     }
     if sets.iter().any(Vec::is_empty) {
-        return Ok(Some(Vec::new()));
+        return Ok(Some(Candidates::Read(Vec::new())));
     }
-    lease.tagged(kind, sets, FEW).await.map_err(|error| unavailable(&error))
+    if let Some(rows) = lease.tagged(kind, sets, BATCH).await.map_err(|error| unavailable(&error))? {
+        let rows = rows.into_iter().map(|row| ((rank(&row, sort), row.id.clone()), row)).collect();
+        let rows = in_order(rows, sort, after);
+        return Ok(Some(Candidates::Read(rows.map(|((rank, _), row)| (rank, row)).collect())));
+    }
+    let places = lease.places(kind, sets, FEW).await.map_err(|error| unavailable(&error))?;
+    Ok(places.map(|places| Candidates::Named(placed(places, sort, after))))
 }
 
 async fn named(lease: &Lease, kind: Kind, ids: Vec<(u64, String)>) -> Result<Vec<(u64, Stored)>> {
@@ -292,25 +314,32 @@ async fn ordered(
             }));
         }
     }
-    Ok(in_order(places, sort, after))
+    Ok(placed(places, sort, after))
 }
 
-fn in_order(places: Vec<Place>, sort: Sort, after: Option<&Position>) -> VecDeque<(u64, String)> {
+fn placed(places: Vec<Place>, sort: Sort, after: Option<&Position>) -> VecDeque<(u64, String)> {
     let rank = |place: &Place| match sort.by {
         By::Id | By::Relevance => 0,
         By::Created => place.created_ms,
         By::Updated => place.updated_ms,
     };
-    let mut ranked: Vec<_> = places.into_iter().map(|place| (rank(&place), place.key)).collect();
-    ranked.sort_unstable();
+    let ranked = places.into_iter().map(|place| ((rank(&place), place.key), ())).collect();
+    in_order(ranked, sort, after).map(|(place, ())| place).collect()
+}
+
+/// What follows a position, by rank and id.
+fn in_order<T>(
+    mut ranked: Vec<((u64, String), T)>,
+    sort: Sort,
+    after: Option<&Position>,
+) -> impl Iterator<Item = ((u64, String), T)> + use<T> {
+    ranked.sort_unstable_by(|(left, _), (right, _)| left.cmp(right));
     if sort.descending {
         ranked.reverse();
     }
-    if let Some(after) = after {
-        let beyond = if sort.descending { Ordering::Less } else { Ordering::Greater };
-        ranked.retain(|(rank, id)| (rank, id).cmp(&(&after.rank, &after.id)) == beyond);
-    }
-    ranked.into()
+    let after = after.map(|after| (after.rank, after.id.clone()));
+    let beyond = if sort.descending { Ordering::Less } else { Ordering::Greater };
+    ranked.into_iter().filter(move |(place, _)| after.as_ref().is_none_or(|after| place.cmp(after) == beyond))
 }
 
 /// What the text index finds. What was written before is found.

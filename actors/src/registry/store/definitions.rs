@@ -148,11 +148,31 @@ impl Store {
         kind: Kind,
         sets: &[Vec<String>],
         most: usize,
+    ) -> Result<Option<Vec<Stored>>, StoreError> {
+        let found: Option<Vec<Row>> = self.few(kind, sets, COLUMNS, most).await?;
+        Ok(found.map(|rows| rows.into_iter().map(Row::stored).collect()))
+    }
+
+    /// Where they stand; nothing where there are more than `most`.
+    pub async fn places(
+        &self,
+        kind: Kind,
+        sets: &[Vec<String>],
+        most: usize,
     ) -> Result<Option<Vec<Place>>, StoreError> {
+        self.few(kind, sets, "key, created_ms, updated_ms", most).await
+    }
+
+    async fn few<T: SurrealValue>(
+        &self,
+        kind: Kind,
+        sets: &[Vec<String>],
+        columns: &str,
+        most: usize,
+    ) -> Result<Option<Vec<T>>, StoreError> {
         let Statement { from, mut bound } = Statement::tagged(kind, sets);
         bound.push(("limit", (most as u64 + 1).into_value()));
-        let sql = format!("SELECT key, created_ms, updated_ms FROM {from} LIMIT $limit");
-        let found: Vec<Place> = self.rows(&sql, bound).await?;
+        let found: Vec<T> = self.rows(&format!("SELECT {columns} FROM {from} LIMIT $limit"), bound).await?;
         Ok((found.len() <= most).then_some(found))
     }
 

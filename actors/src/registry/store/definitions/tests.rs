@@ -81,11 +81,12 @@ async fn pages_follow_each_order_in_both_directions_and_candidates_are_narrowed(
         let sets: Vec<Vec<String>> =
             sets.iter().map(|tags| tags.iter().map(|tag| (*tag).into()).collect()).collect();
         let found = store.tagged(Kind::Function, &sets, most).await.expect("read");
-        found.map(|places| {
-            let mut ids: Vec<_> = places.into_iter().map(|place| place.key).collect();
-            ids.sort();
-            ids.join(" ")
-        })
+        let places = store.places(Kind::Function, &sets, most).await.expect("read");
+        let mut ids = found.map(|rows| rows.into_iter().map(|row| row.id).collect::<Vec<_>>());
+        let mut keys = places.map(|places| places.into_iter().map(|place| place.key).collect::<Vec<_>>());
+        ids.iter_mut().chain(&mut keys).for_each(|ids| ids.sort());
+        assert_eq!(ids, keys);
+        ids.map(|ids| ids.join(" "))
     };
     for (sets, ids) in [
         (&[&["x"][..]][..], "a c d:v1.0.0"),
