@@ -177,7 +177,8 @@ impl Search {
         pending.clock = pending.clock.max(clock);
     }
 
-    /// Makes what was taken in findable, and lasting. Returns up to where the store's clock that is. Blocks.
+    /// Makes what was taken in findable, and lasting. Returns up to where the store's clock the index has all: where it was
+    /// before, as long as it is not level, since what was taken in then is not all that was written until then. Blocks.
     ///
     /// # Errors
     /// The disk takes nothing; the index is closed then, and has to be opened and levelled again.
@@ -186,10 +187,11 @@ impl Search {
         let Some(writer) = guard.as_mut() else { return Err(SearchError("it is not open".into())) };
         let (operations, clock) = {
             let mut pending = lock(&self.pending);
-            (std::mem::take(&mut pending.operations), pending.clock)
+            let clock = if self.is_level() { pending.clock } else { writer.clock };
+            (std::mem::take(&mut pending.operations), clock)
         };
-        if operations.is_empty() {
-            return Ok(writer.clock);
+        if operations.is_empty() && clock == writer.clock {
+            return Ok(clock);
         }
         let committed = writer.commit(operations, clock).and_then(|()| match self.reader() {
             Some((reader, _)) => reader.reload(),
@@ -335,6 +337,7 @@ mod tests {
     fn given(search: &Search, clock: u64, definitions: &[Definition]) {
         search.open().expect("opens");
         search.take(clock, &definitions.iter().map(Entry::Put).collect::<Vec<_>>());
+        search.levelled();
         search.commit().expect("committed");
     }
 
@@ -424,6 +427,26 @@ mod tests {
         let search = Search::new(Some(place));
         assert_eq!(search.open().expect("made anew"), 0);
         assert_eq!(found(&search, "kept"), [""; 0]);
+    }
+
+    #[test]
+    fn what_is_given_while_more_lacks_does_not_move_the_clock() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let search = Search::new(Some(folder.path().join("search")));
+        search.open().expect("made");
+        search.take(7, &[Entry::Put(&tool("a", &["kept"], ""))]);
+        assert_eq!(search.commit().expect("committed"), 0);
+        assert_eq!(found(&search, "kept"), ["a"]);
+        search.close();
+        assert_eq!(search.open().expect("opens again"), 0);
+        assert_eq!(found(&search, "kept"), ["a"]);
+        // Once it is level, what was taken in before counts too, also where nothing comes any more.
+        search.take(9, &[Entry::Put(&tool("b", &["kept"], ""))]);
+        assert_eq!(search.commit().expect("committed"), 0);
+        search.levelled();
+        assert_eq!(search.commit().expect("committed"), 9);
+        search.close();
+        assert_eq!(search.open().expect("opens again"), 9);
     }
 
     #[test]

@@ -281,9 +281,9 @@ impl Store {
                 self.search.take(gone.at_ms, &[Entry::Remove(kind, &gone.key)]);
             }
         }
+        self.search.levelled();
         let search = self.search.clone();
         let clock = blocking(move || search.commit()).await?;
-        self.search.levelled();
         let forget = "DELETE removal WHERE at_ms < $clock RETURN NONE";
         self.execute(forget, vec![("clock", clock.into_value())]).await
     }
