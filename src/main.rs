@@ -11,6 +11,7 @@ mod doors;
 mod envelope;
 mod rest;
 mod serve;
+mod tally;
 mod telemetry;
 mod ws;
 

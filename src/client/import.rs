@@ -13,7 +13,6 @@ use std::path::Path;
 use actors::definition::Kind;
 use anyhow::{Context, Result, anyhow};
 use reqwest::Method;
-use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use self::read::{Closed, Found, Input, Place, Reader};
@@ -22,20 +21,10 @@ use self::stream::Answers;
 use super::service::{Service, definition_path};
 use super::{Failure, Refusal};
 use crate::cli::ImportArgs;
+use crate::tally::Became;
 
 /// How many definitions wait between those who read, send and report.
 const ROOM: usize = 256;
-
-/// What became of a definition, in the service's words.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum Became {
-    Created,
-    Updated,
-    Unchanged,
-    Exists,
-    Failed,
-}
 
 /// What there is to tell of one definition.
 struct Told {

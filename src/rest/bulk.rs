@@ -20,6 +20,7 @@ use tokio::sync::{Semaphore, mpsc};
 use super::body::{JsonLines, Lines};
 use super::definitions::Registered;
 use super::reply::Reply;
+use crate::tally::{Became, Tally};
 
 /// How many lines are written together, and how many bytes of them.
 const BATCH_LINES: usize = 500;
@@ -161,16 +162,6 @@ struct Importer {
     tally: Tally,
 }
 
-/// How many became what.
-#[derive(Default)]
-struct Tally {
-    created: u64,
-    updated: u64,
-    unchanged: u64,
-    exists: u64,
-    failed: u64,
-}
-
 /// A line, by its number, as a definition or with what is wrong with it.
 type Read = (u64, Result<Definition>);
 
@@ -218,14 +209,7 @@ impl Importer {
     }
 
     async fn finish(self) {
-        let Tally { created, updated, unchanged, exists, failed } = self.tally;
-        let summary = json!({
-            "success": true,
-            "data": {
-                "created": created, "updated": updated, "unchanged": unchanged, "exists": exists, "failed": failed,
-                "dry_run": self.options.dry_run
-            }
-        });
+        let summary = json!({ "success": true, "data": self.tally.json(self.options.dry_run) });
         self.results.send(&summary).await;
     }
 
@@ -258,7 +242,7 @@ impl Importer {
                     answers.next().unwrap_or_else(|| Err(Error::unavailable("there was no answer for it")))
                 }
             };
-            self.tally.count(&answer);
+            self.tally.count(Became::from(&answer));
             self.results.send(&line_of(number, id, answer)).await?;
         }
         Some(())
@@ -270,31 +254,15 @@ fn line_of(number: u64, id: Option<String>, answer: Result<Imported>) -> Value {
     if let Some(id) = id {
         line["id"] = id.into();
     }
-    match answer {
-        Ok(imported) => line["result"] = json!(imported),
-        Err(error) => {
-            line["result"] = "failed".into();
-            line["error"] = error.to_string().into();
-            line["code"] = error.code().as_str().into();
-            if let Some(details) = error.details() {
-                line["details"] = details.clone();
-            }
+    line["result"] = json!(Became::from(&answer));
+    if let Err(error) = answer {
+        line["error"] = error.to_string().into();
+        line["code"] = error.code().as_str().into();
+        if let Some(details) = error.details() {
+            line["details"] = details.clone();
         }
     }
     line
-}
-
-impl Tally {
-    fn count(&mut self, answer: &Result<Imported>) {
-        let counted = match answer {
-            Ok(Imported::Created) => &mut self.created,
-            Ok(Imported::Updated) => &mut self.updated,
-            Ok(Imported::Unchanged) => &mut self.unchanged,
-            Ok(Imported::Exists) => &mut self.exists,
-            Err(_) => &mut self.failed,
-        };
-        *counted += 1;
-    }
 }
 
 /// The lines of an answer. A client may send all of its own before it reads, so many of these can wait.
@@ -340,14 +308,10 @@ fn export(system: System, kind: Kind, filter: Filter) -> Reply<200> {
         let (system, filter) = (system.clone(), filter.clone());
         async move {
             let page = page?;
-            match system.query(kind, filter, page).await {
+            match system.query(kind, filter, page.clone()).await {
                 Ok(found) => {
                     let text = found.items.iter().fold(String::new(), |text, item| text + item + "\n");
-                    let next = found.next.map(|after| PageRequest {
-                        limit: EXPORT_PAGE,
-                        sort: Sort::default(),
-                        after: Some(after),
-                    });
+                    let next = found.next.map(|after| PageRequest { after: Some(after), ..page });
                     Some((Ok(text.into_bytes()), next))
                 }
                 Err(error) => {

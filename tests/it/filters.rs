@@ -16,6 +16,7 @@ use actors::query::Filter;
 use serde_json::{Value, json};
 
 use crate::cancels::Dice;
+use crate::npm;
 
 /// How many pairs there are unless told.
 const PAIRS: usize = 50_000;
@@ -299,28 +300,8 @@ pub struct Peer {
 impl Peer {
     /// Nothing where it cannot be had.
     pub fn install() -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
-        let install = Command::new("npm")
-            .args([
-                "install",
-                "--no-audit",
-                "--no-fund",
-                "--loglevel=error",
-                "--fetch-retries=0",
-                "--fetch-timeout=20000",
-                MINGO,
-            ])
-            .current_dir(folder.path())
-            .output();
-        match install {
-            Ok(output) if output.status.success() => {
-                Some(Self { folder, pairs: Vec::new(), ours: Vec::new(), different: Vec::new() })
-            }
-            other => {
-                println!("skipped: npm cannot install {MINGO}: {other:?}");
-                None
-            }
-        }
+        let folder = npm::installed(MINGO)?;
+        Some(Self { folder, pairs: Vec::new(), ours: Vec::new(), different: Vec::new() })
     }
 
     /// Asks about a pair, of which we say whether it matches.

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
+use crate::npm;
 use crate::service::{Launch, Service};
 
 const LIST: &str = "blns@2.0.4";
@@ -40,26 +41,12 @@ const OWN: [&str; 24] = [
 
 /// The strings; those that a field of one line can hold.
 fn strings() -> Vec<String> {
-    let folder = tempfile::tempdir().unwrap();
-    let arguments = [
-        "install",
-        "--no-audit",
-        "--no-fund",
-        "--loglevel=error",
-        "--fetch-retries=0",
-        "--fetch-timeout=20000",
-        LIST,
-    ];
-    let install = Command::new("npm").args(arguments).current_dir(folder.path()).output();
     let mut strings: Vec<String> = OWN.iter().map(|text| (*text).to_owned()).collect();
-    match install {
-        Ok(output) if output.status.success() => {
-            let script = "process.stdout.write(JSON.stringify(require('blns')))";
-            let list = Command::new("node").args(["-e", script]).current_dir(folder.path()).output().unwrap();
-            let list: Value = serde_json::from_slice(&list.stdout).expect("the list is JSON");
-            strings.extend(texts(&list));
-        }
-        other => println!("skipped: npm cannot install {LIST}: {other:?}"),
+    if let Some(folder) = npm::installed(LIST) {
+        let script = "process.stdout.write(JSON.stringify(require('blns')))";
+        let list = Command::new("node").args(["-e", script]).current_dir(folder.path()).output().unwrap();
+        let list: Value = serde_json::from_slice(&list.stdout).expect("the list is JSON");
+        strings.extend(texts(&list));
     }
     strings.sort_unstable();
     strings.dedup();

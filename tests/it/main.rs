@@ -1,10 +1,11 @@
 //! Through real sockets and real processes: each test starts the built service in a folder of its own.
 //!
-//! `service`, `process`, `socket`, `server`, `podman`, `program` and `census` are what the tests stand on; every other
+//! `service`, `process`, `socket`, `server`, `podman`, `npm`, `program` and `census` are what the tests stand on; every other
 //! module holds the tests of one promise.
 #![allow(clippy::unwrap_used)]
 
 mod census;
+mod npm;
 mod podman;
 mod process;
 mod program;

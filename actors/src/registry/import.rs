@@ -4,7 +4,6 @@
 use std::collections::HashSet;
 
 use futures_util::{StreamExt, stream};
-use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::pin::Source;
@@ -28,8 +27,7 @@ pub struct ImportOptions {
 }
 
 /// What became of one definition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Imported {
     /// It is new.
     Created,
@@ -142,6 +140,7 @@ impl Batch<'_> {
             if !changed.insert(id.clone()) {
                 // A write has one change of each definition.
                 self.write().await?;
+                changed = HashSet::from([id.clone()]);
             }
             self.changes.push(match before {
                 None => Change::Create(now.clone()),

@@ -84,6 +84,15 @@ impl Sort {
         }
     }
 
+    /// What a definition with these moments is ordered by before its id; a score is known to the search alone.
+    pub fn rank(self, created_ms: u64, updated_ms: u64) -> u64 {
+        match self.by {
+            By::Id | By::Relevance => 0,
+            By::Created => created_ms,
+            By::Updated => updated_ms,
+        }
+    }
+
     fn letter(self) -> char {
         let letter = match self.by {
             By::Id => 'i',

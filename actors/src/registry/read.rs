@@ -242,11 +242,7 @@ impl Walk {
 }
 
 fn rank(stored: &Stored, sort: Sort) -> u64 {
-    match sort.by {
-        By::Id | By::Relevance => 0,
-        By::Created => stored.created_ms,
-        By::Updated => stored.updated_ms,
-    }
+    sort.rank(stored.created_ms, stored.updated_ms)
 }
 
 /// Scores are never negative, so their bits have their order.
@@ -275,7 +271,7 @@ async fn tagged(
         let rows = in_order(rows, sort, after);
         return Ok(Some(Candidates::Read(rows.map(|((rank, _), row)| (rank, row)).collect())));
     }
-    let places = lease.places(kind, sets, FEW).await.map_err(|error| unavailable(&error))?;
+    let places = lease.tagged_places(kind, sets, FEW).await.map_err(|error| unavailable(&error))?;
     Ok(places.map(|places| Candidates::Named(placed(places, sort, after))))
 }
 
@@ -306,23 +302,14 @@ async fn ordered(
         places.extend(ids.into_iter().map(|key| Place { key, created_ms: 0, updated_ms: 0 }));
     } else {
         for some in ids.chunks(BATCH) {
-            let rows = lease.named(kind, some).await.map_err(|error| unavailable(&error))?;
-            places.extend(rows.into_iter().map(|row| Place {
-                key: row.id,
-                created_ms: row.created_ms,
-                updated_ms: row.updated_ms,
-            }));
+            places.extend(lease.places(kind, some).await.map_err(|error| unavailable(&error))?);
         }
     }
     Ok(placed(places, sort, after))
 }
 
 fn placed(places: Vec<Place>, sort: Sort, after: Option<&Position>) -> VecDeque<(u64, String)> {
-    let rank = |place: &Place| match sort.by {
-        By::Id | By::Relevance => 0,
-        By::Created => place.created_ms,
-        By::Updated => place.updated_ms,
-    };
+    let rank = |place: &Place| sort.rank(place.created_ms, place.updated_ms);
     let ranked = places.into_iter().map(|place| ((rank(&place), place.key), ())).collect();
     in_order(ranked, sort, after).map(|(place, ())| place).collect()
 }

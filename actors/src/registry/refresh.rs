@@ -15,7 +15,6 @@ use crate::compiled::Compiled;
 use crate::definition::{Definition, Kind, Patch};
 use crate::effects::Panicked;
 use crate::error::{Error, Result};
-
 use crate::query::Filter;
 
 /// How many definitions of a source are looked for at a time.

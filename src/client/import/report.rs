@@ -4,10 +4,11 @@
 use console::style;
 use serde_json::json;
 
-use super::{Became, Told};
+use super::Told;
 use crate::cli::ImportArgs;
 use crate::client::counter::Counter;
 use crate::client::{Failure, print, table};
+use crate::tally::{Became, Tally};
 
 /// So many are few.
 const FEW: usize = 50;
@@ -24,16 +25,6 @@ pub struct Report {
     counter: Counter,
     /// How many bytes have their answer.
     bytes: u64,
-}
-
-/// How many became what.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Tally {
-    created: u64,
-    updated: u64,
-    unchanged: u64,
-    exists: u64,
-    failed: u64,
 }
 
 impl Report {
@@ -81,7 +72,7 @@ impl Report {
     pub fn finish(self) -> Result<(), Failure> {
         let Self { json, replace, dry_run, tally, counter, .. } = self;
         drop(counter);
-        print(&if json { tally.json(dry_run) } else { tally.sentence(replace, dry_run) })?;
+        print(&if json { tally.json(dry_run).to_string() } else { tally.sentence(replace, dry_run) })?;
         if tally.failed > 0 { Err(Failure::Partly) } else { Ok(()) }
     }
 
@@ -152,20 +143,6 @@ impl Told {
 }
 
 impl Tally {
-    fn count(&mut self, became: Became) {
-        *match became {
-            Became::Created => &mut self.created,
-            Became::Updated => &mut self.updated,
-            Became::Unchanged => &mut self.unchanged,
-            Became::Exists => &mut self.exists,
-            Became::Failed => &mut self.failed,
-        } += 1;
-    }
-
-    fn all(&self) -> u64 {
-        self.created + self.updated + self.unchanged + self.exists + self.failed
-    }
-
     fn sentence(&self, replace: bool, dry_run: bool) -> String {
         let Self { created, updated, unchanged, exists, failed } = self;
         let before = if dry_run { "nothing is written, it would be: " } else { "" };
@@ -174,15 +151,6 @@ impl Tally {
             false => format!("{exists} existed already"),
         };
         format!("{before}{created} created, {existing}, {failed} failed")
-    }
-
-    fn json(&self, dry_run: bool) -> String {
-        let Self { created, updated, unchanged, exists, failed } = self;
-        let summary = json!({
-            "created": created, "updated": updated, "unchanged": unchanged, "exists": exists, "failed": failed,
-            "dry_run": dry_run
-        });
-        summary.to_string()
     }
 }
 

@@ -32,6 +32,9 @@ pub const SCHEMA: &str = "
 
 const COLUMNS: &str = "key, name, tags, definition, number, created_ms, updated_ms, pin";
 
+/// The columns of a [`Place`].
+const PLACE: &str = "key, created_ms, updated_ms";
+
 /// How many earlier revisions of a definition are kept.
 pub const KEPT_REVISIONS: u64 = 100;
 
@@ -121,9 +124,7 @@ impl Store {
 
     /// Those of these definitions that there are, by their ids.
     pub async fn get_all(&self, kind: Kind, ids: &[&str]) -> Result<HashMap<String, Revision>, StoreError> {
-        let records: Vec<RecordId> = ids.iter().map(|id| record(kind, id)).collect();
-        let sql = format!("SELECT {COLUMNS} FROM $records");
-        let rows: Vec<Row> = self.rows(&sql, vec![("records", records.into_value())]).await?;
+        let rows: Vec<Row> = self.of_these(kind, ids, COLUMNS).await?;
         rows.into_iter().map(|row| Ok((row.key.clone(), row.revision(kind)?))).collect()
     }
 
@@ -135,11 +136,25 @@ impl Store {
 
     /// Those of these definitions that there are, in the order of the ids given.
     pub async fn named(&self, kind: Kind, ids: &[String]) -> Result<Vec<Stored>, StoreError> {
-        let records: Vec<RecordId> = ids.iter().map(|id| record(kind, id)).collect();
-        let sql = format!("SELECT {COLUMNS} FROM $records");
-        let rows: Vec<Row> = self.rows(&sql, vec![("records", records.into_value())]).await?;
+        let rows: Vec<Row> = self.of_these(kind, ids, COLUMNS).await?;
         let mut found: HashMap<String, Row> = rows.into_iter().map(|row| (row.key.clone(), row)).collect();
         Ok(ids.iter().filter_map(|id| found.remove(id)).map(Row::stored).collect())
+    }
+
+    /// Where those of these definitions that there are stand.
+    pub async fn places(&self, kind: Kind, ids: &[String]) -> Result<Vec<Place>, StoreError> {
+        self.of_these(kind, ids, PLACE).await
+    }
+
+    async fn of_these<T: SurrealValue>(
+        &self,
+        kind: Kind,
+        ids: &[impl AsRef<str>],
+        columns: &str,
+    ) -> Result<Vec<T>, StoreError> {
+        let records: Vec<RecordId> = ids.iter().map(|id| record(kind, id.as_ref())).collect();
+        let sql = format!("SELECT {columns} FROM $records");
+        self.rows(&sql, vec![("records", records.into_value())]).await
     }
 
     /// The definitions that have of each of these sets at least one tag; nothing where there are more than `most`.
@@ -154,13 +169,13 @@ impl Store {
     }
 
     /// Where they stand; nothing where there are more than `most`.
-    pub async fn places(
+    pub async fn tagged_places(
         &self,
         kind: Kind,
         sets: &[Vec<String>],
         most: usize,
     ) -> Result<Option<Vec<Place>>, StoreError> {
-        self.few(kind, sets, "key, created_ms, updated_ms", most).await
+        self.few(kind, sets, PLACE, most).await
     }
 
     async fn few<T: SurrealValue>(

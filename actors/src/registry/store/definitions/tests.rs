@@ -70,7 +70,7 @@ async fn pages_follow_each_order_in_both_directions_and_candidates_are_narrowed(
             loop {
                 let rows = store.page(Kind::Function, scan, sort, after.as_ref(), limit).await.expect("read");
                 let Some(last) = rows.last() else { break };
-                let rank = if sort.by == By::Id { 0 } else { last.updated_ms };
+                let rank = sort.rank(last.created_ms, last.updated_ms);
                 after = Some(Position { sort, rank, id: last.id.clone() });
                 found.extend(rows.into_iter().map(|row| row.id));
             }
@@ -81,7 +81,7 @@ async fn pages_follow_each_order_in_both_directions_and_candidates_are_narrowed(
         let sets: Vec<Vec<String>> =
             sets.iter().map(|tags| tags.iter().map(|tag| (*tag).into()).collect()).collect();
         let found = store.tagged(Kind::Function, &sets, most).await.expect("read");
-        let places = store.places(Kind::Function, &sets, most).await.expect("read");
+        let places = store.tagged_places(Kind::Function, &sets, most).await.expect("read");
         let mut ids = found.map(|rows| rows.into_iter().map(|row| row.id).collect::<Vec<_>>());
         let mut keys = places.map(|places| places.into_iter().map(|place| place.key).collect::<Vec<_>>());
         ids.iter_mut().chain(&mut keys).for_each(|ids| ids.sort());
