@@ -8,7 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use actors::definition::{Definition, Kind};
 use actors::query::Filter;
 use actors::registry::{ImportOptions, PageRequest, Sort};
-use actors::system::System;
+use actors::system::{Acting, System};
 use anyhow::{Context, Result};
 
 /// A file of `config/catalog`, by its name.
@@ -53,7 +53,8 @@ pub async fn install(system: &System) -> Result<()> {
         })();
         unpacked.with_context(|| format!("{} cannot be written", path.display()))?;
     }
-    if !is_empty(system).await? {
+    let acting = system.acting_for_itself();
+    if !is_empty(&acting).await? {
         return Ok(());
     }
     for (kind, files) in [(Kind::Tool, TOOLS), (Kind::Function, FUNCTIONS)] {
@@ -61,7 +62,7 @@ pub async fn install(system: &System) -> Result<()> {
             Definition::parse(kind, text).with_context(|| format!("config/catalog/{name}"))
         });
         let definitions = parsed.collect::<Result<Vec<_>>>()?;
-        let imported = system.import(kind, definitions, ImportOptions::default()).await?;
+        let imported = acting.import(kind, definitions, ImportOptions::default()).await?;
         for ((name, _), result) in files.iter().zip(imported) {
             result.with_context(|| format!("config/catalog/{name}"))?;
         }
@@ -73,10 +74,10 @@ pub async fn install(system: &System) -> Result<()> {
     Ok(())
 }
 
-async fn is_empty(system: &System) -> Result<bool> {
+async fn is_empty(acting: &Acting) -> Result<bool> {
     for kind in Kind::ALL {
         let all = Filter::parse(kind, &serde_json::json!({}))?;
-        if !system
+        if !acting
             .query(kind, all, PageRequest { limit: 1, sort: Sort::default(), after: None })
             .await?
             .items

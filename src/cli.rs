@@ -2,6 +2,7 @@
 //! `main` (`serve`, `check-config`) and in [`crate::client`] (all others).
 
 mod definitions;
+mod keys;
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -13,6 +14,8 @@ use uuid::Uuid;
 
 use definitions::{DEFINITION_EXAMPLES, EXPORT_EXAMPLES, IMPORT_EXAMPLES};
 pub use definitions::{DefinitionArgs, DefinitionCommand, ExportArgs, ImportArgs, ListArgs, Selection};
+use keys::KEY_EXAMPLES;
+pub use keys::{KeyArgs, KeyCommand, KeyCreateArgs};
 
 const SERVICE_URL: &str = "http://127.0.0.1:8000";
 const WEBSOCKET_URL: &str = "ws://127.0.0.1:8765";
@@ -26,6 +29,8 @@ Examples:
   org-executor run function weather_lookup:v1.0.0-stable '{\"city\":\"Delhi\"}'
   org-executor execution list --state running              see what runs
   org-executor export --output all.jsonl                   keep a copy of all definitions
+
+A service that asks for a key gets it from the environment: ORG_EXECUTOR_KEY.
 
 Exit codes of the client commands:
   0    done
@@ -104,7 +109,7 @@ pub enum Command {
 /// Options of `serve`.
 #[derive(Args, Debug)]
 pub struct ServeArgs {
-    /// Allow addresses beyond loopback, although whoever reaches them may run anything
+    /// Allow addresses beyond loopback without a key, although whoever reaches them may run anything
     #[arg(long)]
     pub insecure: bool,
 }
@@ -130,6 +135,9 @@ pub enum ClientCommand {
     /// Write all definitions as JSON lines
     #[command(after_help = EXPORT_EXAMPLES)]
     Export(ExportArgs),
+    /// Make, list and revoke the keys that let clients in
+    #[command(after_help = KEY_EXAMPLES)]
+    Key(KeyArgs),
 }
 
 /// Options of `run`.
@@ -268,6 +276,11 @@ impl FromStr for Moment {
 fn kind_parser() -> impl TypedValueParser<Value = Kind> {
     PossibleValuesParser::new(Kind::ALL.map(Kind::name))
         .map(|name| if name == Kind::Tool.name() { Kind::Tool } else { Kind::Function })
+}
+
+/// The key that the commands show to the service; it stands in no argument, since others see those.
+pub fn key() -> Option<String> {
+    std::env::var("ORG_EXECUTOR_KEY").ok().map(|key| key.trim().to_owned()).filter(|key| !key.is_empty())
 }
 
 fn or_environment(given: Option<&String>, variable: &str, default: &str) -> String {

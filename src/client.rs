@@ -13,6 +13,7 @@ mod frame;
 mod ids;
 mod import;
 mod json;
+mod key;
 mod lines;
 mod pages;
 mod revisions;
@@ -24,6 +25,7 @@ mod time;
 use std::error::Error;
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use actors::definition::Kind;
@@ -35,8 +37,8 @@ use serde_json::Value;
 use crate::cli::ClientCommand;
 
 /// Does one client command, prints what comes of it and says how the process shall exit. With `json`
-/// stdout carries JSON only, one document a line.
-pub async fn run(command: ClientCommand, json: bool) -> ExitCode {
+/// stdout carries JSON only, one document a line. `file` is the configuration, for what is done without a service.
+pub async fn run(command: ClientCommand, file: Option<&Path>, json: bool) -> ExitCode {
     let result = match command {
         ClientCommand::Run(args) => execute::run(&args, json).await,
         ClientCommand::Tool(args) => definitions::run(Kind::Tool, args, json).await,
@@ -44,6 +46,7 @@ pub async fn run(command: ClientCommand, json: bool) -> ExitCode {
         ClientCommand::Execution(args) => executions::run(args, json).await,
         ClientCommand::Import(args) => import::run(&args, json).await,
         ClientCommand::Export(args) => export::all(&args, json).await,
+        ClientCommand::Key(args) => key::run(args, file, json).await,
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

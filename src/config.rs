@@ -33,6 +33,8 @@ pub struct Config {
     pub rest: RestConfig,
     /// The WebSocket listener.
     pub websocket: WebSocketConfig,
+    /// TLS on both ports.
+    pub tls: TlsConfig,
     /// The service's own log.
     pub log: LogConfig,
     /// Everything else, which is the engine's.
@@ -95,6 +97,16 @@ pub enum OnDisconnect {
     Keep,
     /// It is cancelled.
     Cancel,
+}
+
+/// `[tls]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsConfig {
+    /// The file with the certificate and those that lead to its authority, as PEM; empty: no TLS.
+    pub certificate: String,
+    /// The file with its private key, as PEM.
+    pub key: String,
 }
 
 /// `[log]`.
@@ -179,7 +191,7 @@ fn merged(file: Option<&Path>) -> Result<Table, ConfigError> {
 }
 
 impl Config {
-    /// Refuses an address beyond loopback, for as long as the ports ask for no key.
+    /// Refuses an address beyond loopback, where no key is asked for.
     ///
     /// # Errors
     /// Such an address, unless `insecure`.
@@ -187,8 +199,9 @@ impl Config {
         for (key, bind) in [("rest.bind", self.rest.bind), ("websocket.bind", self.websocket.bind)] {
             if !insecure && !bind.ip().to_canonical().is_loopback() {
                 return Err(ConfigError(format!(
-                    "{key} = \"{bind}\" is not a loopback address: anyone who reaches the port could \
-                     run tools; bind to 127.0.0.1, or pass --insecure to accept that"
+                    "{key} = \"{bind}\" is not a loopback address, and there is no key: anyone who reaches the \
+                     port could run tools; make a key with `org-executor key create --offline`, bind to \
+                     127.0.0.1, or pass --insecure to accept that"
                 )));
             }
         }
@@ -200,11 +213,11 @@ impl Config {
         check_order(&table)?;
         let rest = section(&mut table, "rest")?;
         let websocket = section(&mut table, "websocket")?;
-        let log = section(&mut table, "log")?;
+        let (tls, log) = (section(&mut table, "tls")?, section(&mut table, "log")?);
         let engine = table
             .try_into()
             .map_err(|error| ConfigError(format!("the configuration does not fit: {error}")))?;
-        let config = Self { rest, websocket, log, engine };
+        let config = Self { rest, websocket, tls, log, engine };
         config.check()?;
         Ok(config)
     }
@@ -224,6 +237,9 @@ impl Config {
                 "websocket.ping_interval_ms = {ping} is not below websocket.idle_timeout_ms = {idle}: \
                  a quiet client would be given up before it is asked"
             )));
+        }
+        if self.tls.certificate.is_empty() != self.tls.key.is_empty() {
+            return Err(ConfigError("of `tls.certificate` and `tls.key` one is set and the other is not".into()));
         }
         let mut names = BTreeSet::new();
         for source in &self.engine.sources {
@@ -317,6 +333,7 @@ mod tests {
             ("websocket.idle_timeout_ms = 10000", "is not below"),
             ("websocket.bind = '0.0.0.0:8000'", "a port of its own"),
             (&twins, "two `sources`"),
+            ("tls.key = 'k.pem'", "one is set and the other is not"),
         ] {
             let refusal = refusal(file);
             assert!(refusal.contains(part), "{file}: {refusal}");

@@ -7,12 +7,14 @@ mod catalog;
 mod cli;
 mod client;
 mod config;
+mod credentials;
 mod doors;
 mod envelope;
 mod rest;
 mod serve;
 mod tally;
 mod telemetry;
+mod tls;
 mod ws;
 
 use std::path::Path;
@@ -54,7 +56,7 @@ fn main() -> ExitCode {
                 Err(error) => fail(&format!("the service panicked: {error}")),
             }
         }
-        Command::Client(command) => runtime.block_on(client::run(command, json)),
+        Command::Client(command) => runtime.block_on(client::run(command, file.as_deref(), json)),
     }
 }
 

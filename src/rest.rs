@@ -1,24 +1,30 @@
 //! The REST port: routes, doors, limits. A handler parses, sends one message to the engine, and renders the answer.
 
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actors::access::Scope;
 use actors::error::{Code, Error};
-use actors::system::System;
+use actors::system::{Acting, System};
 use poem::endpoint::make;
 use poem::http::{StatusCode, header};
 use poem::{Endpoint, EndpointExt, Request, Response, Route, Server, get};
 use poem_openapi::OpenApiService;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
 
 use crate::config::RestConfig;
+use crate::credentials::bearer;
 use crate::doors::Doors;
 
+mod authorized;
 mod body;
 mod bulk;
 mod definitions;
 mod executions;
+mod keys;
 mod listener;
 pub mod metrics;
 mod reply;
@@ -27,6 +33,7 @@ mod status;
 use bulk::Bulk;
 use definitions::{Definitions, Functions, Queries, Tools};
 use executions::{Executions, Runs};
+use keys::Keys;
 use reply::refuse;
 use status::Status;
 
@@ -40,11 +47,12 @@ const GRACE: Duration = Duration::from_secs(10);
 pub async fn serve(
     listener: TcpListener,
     config: RestConfig,
+    tls: Option<TlsAcceptor>,
     system: System,
     mut closing: watch::Receiver<bool>,
 ) {
     let idle = Duration::from_millis(config.idle_timeout_ms);
-    let acceptor = listener::Limited::new(listener, config.max_connections, idle);
+    let acceptor = listener::Limited::new(listener, config.max_connections, idle, tls);
     let server = Server::new_with_acceptor(acceptor).http2_max_concurrent_streams(MAX_STREAMS);
     let closed = async move {
         // An error means that the sender is gone, and the service with it.
@@ -57,30 +65,33 @@ pub async fn serve(
 }
 
 fn routes(config: &RestConfig, system: &System) -> impl Endpoint<Output = Response> + use<> {
-    let tools = Definitions::<Tools>::new(system.clone());
-    let functions = Definitions::<Functions>::new(system.clone());
-    let queries = (Queries::<Tools>::new(system.clone()), Queries::<Functions>::new(system.clone()));
+    let definitions = (Definitions::<Tools>(PhantomData), Definitions::<Functions>(PhantomData));
+    let queries = (Queries::<Tools>(PhantomData), Queries::<Functions>(PhantomData));
     // A connection is given up when it is quiet for longer, also while its client waits for an outcome.
     let patience = Duration::from_millis(config.idle_timeout_ms / 10 * 9);
-    let runs =
-        (Runs::<Tools>::new(system.clone(), patience), Runs::<Functions>::new(system.clone(), patience));
-    let executions = Executions::new(system.clone());
-    let status = Status::new(system.clone());
-    let bulk = (Bulk::<Tools>::new(system.clone()), Bulk::<Functions>::new(system.clone()));
-    let apis = (tools, queries.0, runs.0, bulk.0, functions, queries.1, runs.1, bulk.1, executions, status);
+    let runs = (Runs::<Tools>::new(patience), Runs::<Functions>::new(patience));
+    let bulk = (Bulk::<Tools>(PhantomData), Bulk::<Functions>(PhantomData));
+    let tools = (definitions.0, queries.0, runs.0, bulk.0);
+    let functions = (definitions.1, queries.1, runs.1, bulk.1);
+    let apis = (tools, functions, Executions, Keys, Status::new(system.clone()));
     let service = OpenApiService::new(apis, "Org Executor", env!("CARGO_PKG_VERSION"))
         .description("Registers, finds and runs an organisation's tools and functions.");
     let (spec, docs) = (service.spec(), service.swagger_ui());
     let doors = Arc::new(Doors::new(config.bind, &config.allowed_hosts, &config.allowed_origins));
     let body_bytes = config.body_bytes;
-    let measured = system.clone();
+    let (measured, guarding) = (system.clone(), system.clone());
     Route::new()
         .at("/openapi.json", get(make(move |_| std::future::ready(document(&spec)))))
         .at(
             "/metrics",
-            get(make(move |_| {
+            get(make(move |request: Request| {
                 let system = measured.clone();
-                async move { metrics::render(&system).await }
+                async move {
+                    match authorized::of(&request).and_then(|acting| acting.may(&[Scope::Read])) {
+                        Ok(()) => metrics::render(&system).await,
+                        Err(error) => refuse(&error),
+                    }
+                }
             })),
         )
         .nest("/docs", docs)
@@ -88,13 +99,18 @@ fn routes(config: &RestConfig, system: &System) -> impl Endpoint<Output = Respon
         .catch_all_error(|error| std::future::ready(from_poem(&error)))
         .data(body::Limit(body_bytes))
         .around(move |endpoint, request| {
-            let doors = doors.clone();
-            async move { guarded(&*endpoint, request, &doors).await }
+            let (doors, system) = (doors.clone(), guarding.clone());
+            async move { guarded(&*endpoint, request, &doors, &system).await }
         })
 }
 
-/// Lets in what the doors let in; everything else gets its answer here.
-async fn guarded<E>(endpoint: &E, request: Request, doors: &Doors) -> poem::Result<Response>
+/// Lets in what the doors let in, and notes on whose behalf; everything else gets its answer here.
+async fn guarded<E>(
+    endpoint: &E,
+    mut request: Request,
+    doors: &Doors,
+    system: &System,
+) -> poem::Result<Response>
 where
     E: Endpoint<Output = Response>,
 {
@@ -105,7 +121,27 @@ where
     if let Err(error) = doors.check(host.as_deref(), text(header::ORIGIN).as_deref()) {
         return Ok(refuse(&error));
     }
+    if !is_public(request.uri().path()) {
+        match admitted(&request, system) {
+            Ok(acting) => request.set_data(acting),
+            Err(error) => return Ok(refuse(&error)),
+        };
+    }
     endpoint.call(request).await
+}
+
+/// What tells nothing about anybody: whether the service lives, and what its API is.
+fn is_public(path: &str) -> bool {
+    ["/healthz", "/readyz", "/openapi.json", "/docs"].contains(&path) || path.starts_with("/docs/")
+}
+
+/// On whose behalf a request is made.
+fn admitted(request: &Request, system: &System) -> Result<Acting, Error> {
+    let address = request.remote_addr().as_socket_addr().map(std::net::SocketAddr::ip);
+    let address = address.ok_or_else(|| Error::unavailable("the client has no address"))?;
+    let acting = system.acting_for(bearer(request.headers())?, address)?;
+    acting.count_request()?;
+    Ok(acting)
 }
 
 fn document(spec: &str) -> Response {

@@ -1,8 +1,11 @@
 //! The life of the service: configure, start, serve until a signal, drain.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use actors::execution::Runtime;
+use actors::settings::{AuthSettings, PoolSettings, Settings};
 use actors::system::{Host, System};
 use anyhow::{Context, Result, bail};
 use tokio::net::TcpListener;
@@ -10,6 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::config::{self, Config};
+use crate::tls::Tls;
 use crate::{catalog, rest, telemetry, ws};
 
 /// How long connections may take to close once the engine has drained.
@@ -21,27 +25,50 @@ const GOODBYE: Duration = Duration::from_secs(2);
 /// What the configuration, the ports or the store have against it, or why the engine could not go on.
 pub async fn run(file: Option<PathBuf>, insecure: bool) -> Result<()> {
     let config = config::load(file.as_deref())?;
-    config.check_exposure(insecure)?;
     telemetry::init(&config.log)?;
-    let rest_listener = listen("rest.bind", config.rest.bind).await?;
-    let websocket_listener = listen("websocket.bind", config.websocket.bind).await?;
+    // Beyond loopback nothing is listened on before it is known that a key is asked for.
+    let tls = Tls::load(&config.tls)?;
+    let exposure = config.check_exposure(insecure);
+    let early = if exposure.is_ok() { Some(listeners(&config).await?) } else { None };
     rest::metrics::install()?;
     actors::system::adopt_orphans();
     // The file of this program may be replaced while it runs; this name means the program that runs.
     let launcher = vec!["/proc/self/exe".into(), actors::launcher::SUBCOMMAND.into()];
     let host = Host { sessions: config.websocket.max_connections, launcher };
     let system = System::start(config.engine.clone(), host).await.context("the service cannot start")?;
+    if system.is_open() {
+        exposure?;
+    }
+    let (rest_listener, websocket_listener) = match early {
+        Some(listeners) => listeners,
+        None => listeners(&config).await?,
+    };
     catalog::install(&system).await.context("the catalog cannot be installed")?;
 
     let mut signals = Signals::new()?;
     let (close, closing) = watch::channel(false);
     let addresses = (rest_listener.local_addr()?, websocket_listener.local_addr()?);
-    let rest = tokio::spawn(rest::serve(rest_listener, config.rest.clone(), system.clone(), closing.clone()));
+    let rest = tokio::spawn(rest::serve(
+        rest_listener,
+        config.rest.clone(),
+        tls.as_ref().map(Tls::rest),
+        system.clone(),
+        closing.clone(),
+    ));
     let sockets =
-        tokio::spawn(ws::serve(websocket_listener, config.websocket.clone(), system.clone(), closing));
+        tokio::spawn(ws::serve(
+            websocket_listener,
+            config.websocket.clone(),
+            tls.as_ref().map(Tls::websocket),
+            system.clone(),
+            closing,
+        ));
+    if tls.is_none() && config.check_exposure(false).is_err() {
+        tracing::warn!("there is no TLS: whoever is on the way sees the keys that clients show; see `[tls]`");
+    }
     tracing::info!(rest = %addresses.0, websocket = %addresses.1, "ready");
 
-    let ending = signals.wait(&system, file, &config).await;
+    let ending = signals.wait(&system, tls.as_ref(), file, &config).await;
     close.send_replace(true);
     match ending {
         Ending::Asked(name) => {
@@ -56,6 +83,11 @@ pub async fn run(file: Option<PathBuf>, insecure: bool) -> Result<()> {
             bail!("the service ends: {reason}")
         }
     }
+}
+
+async fn listeners(config: &Config) -> Result<(TcpListener, TcpListener)> {
+    let rest = listen("rest.bind", config.rest.bind).await?;
+    Ok((rest, listen("websocket.bind", config.websocket.bind).await?))
 }
 
 async fn listen(key: &str, address: std::net::SocketAddr) -> Result<TcpListener> {
@@ -110,25 +142,61 @@ impl Signals {
     }
 
     /// Serves until a signal or a failure that cannot be borne; SIGHUP applies a changed configuration.
-    async fn wait(&mut self, system: &System, file: Option<PathBuf>, config: &Config) -> Ending {
-        let mut pools = config.engine.pools.clone();
+    async fn wait(
+        &mut self,
+        system: &System,
+        tls: Option<&Tls>,
+        file: Option<PathBuf>,
+        config: &Config,
+    ) -> Ending {
+        let (mut pools, mut auth) = (config.engine.pools.clone(), config.engine.auth.clone());
         loop {
             tokio::select! {
                 _ = self.interrupt.recv() => return Ending::Asked("SIGINT"),
                 _ = self.terminate.recv() => return Ending::Asked("SIGTERM"),
                 reason = system.fatal() => return Ending::Fatal(reason),
                 _ = self.hangup.recv() => match config::load(file.as_deref()) {
-                    Ok(changed) if changed.engine.pools == pools => {
-                        tracing::info!("SIGHUP: the pools are as they were; other sections need a restart");
-                    }
                     Ok(changed) => {
-                        pools = changed.engine.pools;
-                        system.resize(pools.clone());
-                        tracing::info!("SIGHUP: the pools were resized; other sections need a restart");
+                        match tls.map(|tls| tls.reload(&changed.tls)) {
+                            Some(Ok(())) => tracing::info!("SIGHUP: the certificate was read again"),
+                            Some(Err(error)) => {
+                                tracing::error!("SIGHUP: the certificate was left as it is: {error:#}");
+                            }
+                            None => {}
+                        }
+                        apply(system, changed.engine, &mut pools, &mut auth);
                     }
                     Err(error) => tracing::error!(%error, "SIGHUP: the configuration was left as it is"),
                 },
             }
         }
+    }
+}
+
+/// Applies what can be changed without a restart: the sizes of the pools, and whose tokens are taken, whose keys are read
+/// again in any case.
+fn apply(
+    system: &System,
+    changed: Settings,
+    pools: &mut BTreeMap<Runtime, PoolSettings>,
+    auth: &mut AuthSettings,
+) {
+    if changed.pools == *pools {
+        tracing::info!("SIGHUP: the pools are as they were; other sections need a restart");
+    } else {
+        *pools = changed.pools;
+        system.resize(pools.clone());
+        tracing::info!("SIGHUP: the pools were resized; other sections need a restart");
+    }
+    let issuers = changed.auth.issuers;
+    if issuers.is_empty() && auth.issuers.is_empty() {
+        return;
+    }
+    auth.issuers = issuers;
+    match system.trust(auth) {
+        Ok(()) => {
+            tracing::info!(issuers = auth.issuers.len(), "SIGHUP: the keys of the issuers were read again")
+        }
+        Err(error) => tracing::error!(%error, "SIGHUP: the issuers were left as they are"),
     }
 }

@@ -7,9 +7,11 @@ use actors::system::System;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 
 use crate::config::WebSocketConfig;
 use crate::doors::Doors;
+use crate::tls::Stream;
 
 mod connection;
 mod frame;
@@ -38,6 +40,7 @@ pub struct Edge {
 pub async fn serve(
     listener: TcpListener,
     config: WebSocketConfig,
+    tls: Option<TlsAcceptor>,
     system: System,
     closing: watch::Receiver<bool>,
 ) {
@@ -55,6 +58,8 @@ pub async fn serve(
         while connections.try_join_next().is_some() {}
         if let Some((stream, peer, permit)) = accepted {
             let edge = edge.clone();
+            // Its handshake is a part of the WebSocket's, and has the same time.
+            let stream = Stream::new(stream, tls.as_ref());
             connections.spawn(async move {
                 connection::serve(stream, peer, &edge).await;
                 drop(permit);

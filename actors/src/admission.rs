@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     fn client(number: u8) -> Client {
-        Client(Ipv4Addr::new(127, 0, 0, number).into())
+        Client::Address(Ipv4Addr::new(127, 0, 0, number).into())
     }
 
     #[tokio::test]

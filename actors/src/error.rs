@@ -10,7 +10,9 @@ use serde_json::{Value, json};
 pub enum Code {
     /// The request is malformed: its JSON, a field, a filter, an id.
     Invalid,
-    /// The caller may not do this: a foreign `Origin` or `Host`.
+    /// The caller has no key, or none that is good.
+    Unauthorized,
+    /// The caller may not do this: a foreign `Origin` or `Host`, a key without the scope.
     Forbidden,
     /// There is no such definition, route or execution.
     NotFound,
@@ -41,6 +43,7 @@ impl Code {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Invalid => "invalid",
+            Self::Unauthorized => "unauthorized",
             Self::Forbidden => "forbidden",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",

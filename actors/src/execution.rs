@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,6 +12,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use crate::access::KeyId;
 use crate::compiled::Compiled;
 use crate::error::{Error, Result};
 use crate::json::{self, RawObject};
@@ -276,13 +278,43 @@ impl Options {
     }
 }
 
-/// Who asked: turns are fair among clients.
+/// Who asked: turns are fair among clients, and an execution belongs to one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Client(pub IpAddr);
+pub enum Client {
+    /// Whoever is at this address, where no key is asked for.
+    Address(IpAddr),
+    /// Who has this key.
+    Key(KeyId),
+    /// Whom an issuer of tokens names so: a hash of both.
+    Subject(u128),
+}
 
 impl Client {
     /// All who ask about definitions: they share a turn.
-    pub const UNNAMED: Self = Self(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
+    pub const UNNAMED: Self = Self::Address(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
+}
+
+impl fmt::Display for Client {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => write!(formatter, "{address}"),
+            Self::Key(id) => write!(formatter, "key:{id}"),
+            Self::Subject(hash) => write!(formatter, "jwt:{hash:032x}"),
+        }
+    }
+}
+
+impl FromStr for Client {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
+        let parsed = match text.split_once(':') {
+            Some(("key", id)) => id.parse().ok().map(Self::Key),
+            Some(("jwt", hash)) => u128::from_str_radix(hash, 16).ok().map(Self::Subject),
+            _ => text.parse().ok().map(Self::Address),
+        };
+        parsed.ok_or("no client has this name")
+    }
 }
 
 /// A client's trace context (W3C Trace Context): `00-<32 hex>-<16 hex>-<2 hex>`; what has another form is none.
@@ -309,8 +341,10 @@ pub struct Job {
     pub input: Input,
     /// What the request asked for.
     pub options: Options,
-    /// Whose turn it takes.
+    /// Whose turn it takes, and to whom it belongs.
     pub client: Client,
+    /// How many executions that one may have open, where it is told of it.
+    pub max_open: Option<usize>,
     /// The client's trace context (W3C Trace Context), which the run gets as `TRACEPARENT`.
     pub traceparent: Option<String>,
     /// Where its log lines go while it runs, when somebody listens.
@@ -324,7 +358,13 @@ impl Job {
     pub fn key(&self) -> Option<Key> {
         let key = self.options.idempotency_key.as_ref()?;
         let mut hash = Sha256::new();
-        for part in [self.definition.kind.name(), &self.definition.id, key] {
+        // What one principal runs is nothing to another, whatever key it uses.
+        let client = match self.client {
+            Client::Address(_) => None,
+            principal => Some(principal.to_string()),
+        };
+        let parts = [self.definition.kind.name(), &self.definition.id, key];
+        for part in parts.into_iter().chain(client.as_deref()) {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
         }
@@ -351,6 +391,7 @@ impl Job {
             input,
             options,
             client,
+            max_open: None,
             traceparent: None,
             log: None,
             kept: Kept::default(),
@@ -399,6 +440,21 @@ mod tests {
         ] {
             let error = Options::parse(&bad).expect_err("bad");
             assert_eq!(error.details().expect("a place")["field"], place);
+        }
+    }
+
+    #[test]
+    fn a_client_is_read_as_it_was_written() {
+        let clients = [
+            Client::Address("::1".parse().expect("an address")),
+            Client::Key(KeyId::of(7)),
+            Client::Subject(1 << 127),
+        ];
+        for client in clients.into_iter().chain([Client::UNNAMED]) {
+            assert_eq!(client.to_string().parse(), Ok(client));
+        }
+        for bad in ["", "key:", "key:xyz", "jwt:", "name:1", "127.0.0.1:80"] {
+            assert!(bad.parse::<Client>().is_err(), "{bad}");
         }
     }
 

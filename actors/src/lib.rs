@@ -14,8 +14,10 @@
 //! ```
 //!
 //! An actor's file reads: what it owns and what happens when it dies, `Msg`, `Args`, the actor, its `State`.
-//! The domain is pure and knows no actor: [`definition`], [`execution`], [`query`], [`error`].
+//! The domain is pure and knows no actor: [`definition`], [`execution`], [`query`], [`error`]; who may
+//! do what is in [`access`].
 
+pub mod access;
 mod admission;
 mod artifacts;
 pub mod compiled;

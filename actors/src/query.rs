@@ -62,6 +62,12 @@ impl Filter {
         Ok(Self { kind, root, text })
     }
 
+    /// The same, of those only that the other one, which has no `$text`, matches as well.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self { root: Node::All(vec![self.root, other.root]), ..self }
+    }
+
     /// Whether it has a `$text`, by which matches can be ranked.
     pub fn has_text(&self) -> bool {
         self.text.is_some()

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use tokio::sync::{Mutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
+use crate::access::{About, Issued, KeyId, Keyring, NewKey};
 use crate::compiled::Compiled;
 use crate::definition::{Definition, Kind, Patch, check_id};
 use crate::effects::{Effects, Panicked};
@@ -157,6 +158,10 @@ pub enum Msg {
     Refresh { current: Arc<Compiled>, permit: Option<OwnedSemaphorePermit>, reply: Reply<Arc<Compiled>> },
     /// Answer with all that a source lists of a kind.
     List { kind: Kind, source: String, permit: OwnedSemaphorePermit, reply: Reply<Vec<Definition>> },
+    /// Make an API key.
+    CreateKey { new: Box<NewKey>, permit: OwnedSemaphorePermit, reply: Reply<Issued> },
+    /// Revoke an API key.
+    RevokeKey { id: KeyId, permit: OwnedSemaphorePermit, reply: Reply<About> },
     /// Tell what the cache holds and what waits.
     Stats(RpcReplyPort<Stats>),
     /// The slot lent the store.
@@ -240,6 +245,8 @@ pub struct Args {
     pub settings: StoreSettings,
     /// What is kept ready.
     pub known: Arc<Known>,
+    /// The API keys.
+    pub keyring: Arc<Keyring>,
     /// `[[sources]]`.
     pub sources: Arc<[SourceSettings]>,
     /// Where the programs of definitions are kept.
@@ -305,6 +312,7 @@ pub struct State {
     /// What came before the store was at hand; bounded by admission.
     waiting: Vec<Msg>,
     known: Arc<Known>,
+    keyring: Arc<Keyring>,
     writes: VecDeque<Turn>,
     writing: bool,
     /// Whether the text index is about to commit.
@@ -336,6 +344,7 @@ impl State {
             lease: None,
             waiting: Vec::new(),
             known: args.known,
+            keyring: args.keyring,
             writes: VecDeque::new(),
             writing: false,
             committing: false,
@@ -397,6 +406,14 @@ impl State {
                     Import { kind, incoming, options, permit, reply }
                 };
                 self.effects.run(pinning, Msg::ImportPinned);
+            }
+            Msg::CreateKey { new, permit, reply } => {
+                let (lease, keyring) = (self.lease(), self.keyring.clone());
+                self.read(async move { keyring.create(&lease, *new).await }, permit, reply);
+            }
+            Msg::RevokeKey { id, permit, reply } => {
+                let (lease, keyring) = (self.lease(), self.keyring.clone());
+                self.read(async move { keyring.revoke(&lease, id).await }, permit, reply);
             }
             Msg::Register { kind, id, permit, reply } => self.register(kind, id, permit, reply),
             Msg::Refresh { current, permit, reply } => self.refresh(current, permit, reply),
@@ -485,7 +502,7 @@ impl State {
         drop(lookup.reply.send(result));
     }
 
-    /// Reads beside everything else, and answers.
+    /// Does what need not wait for the writes of definitions, and answers.
     fn read<T: Send + 'static>(
         &mut self,
         read: impl Future<Output = Result<T>> + Send + 'static,

@@ -11,6 +11,7 @@ use std::time::Instant;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use tokio::sync::watch;
 
+use crate::access::Keyring;
 use crate::dispatcher::{self, DispatcherActor};
 use crate::effects::Effects;
 use crate::names::Names;
@@ -78,6 +79,8 @@ pub struct Args {
     pub slot: registry::Slot,
     /// The definitions that are kept ready.
     pub known: Arc<registry::Known>,
+    /// The API keys.
+    pub keyring: Arc<Keyring>,
     /// What every run needs.
     pub context: Arc<Context>,
     /// Where it is told why the service must end.
@@ -167,6 +170,7 @@ impl State {
                     journal: settings.journal.clone(),
                     slot: self.args.slot.clone(),
                     known: self.args.known.clone(),
+                    keyring: self.args.keyring.clone(),
                     settings: settings.store.clone(),
                     sources,
                     context: self.args.context.clone(),

@@ -16,9 +16,9 @@ use crate::definition::Kind;
 use crate::dispatcher::{Caller, Cancelled, Notice};
 use crate::effects::{Effects, Panicked};
 use crate::error::{Code, Error, Result};
-use crate::execution::{Client, Job, Outcome};
+use crate::execution::{Job, Outcome};
 use crate::log::LogRing;
-use crate::system::{Submitted, System};
+use crate::system::{Acting, Submitted};
 
 mod backlog;
 mod request;
@@ -136,12 +136,10 @@ impl News {
 pub struct Args {
     /// What this connection is for.
     pub door: Door,
-    /// Who asks.
-    pub client: Client,
     /// The client's trace context, where its handshake had one.
     pub traceparent: Option<String>,
-    /// The handle to everything else.
-    pub system: System,
+    /// The handle to everything else, as who asks may use it.
+    pub acting: Acting,
     /// The way to the edge; that it closes without a last frame tells that the session failed.
     pub frames: mpsc::Sender<Frame>,
     /// What is on that way.
@@ -222,6 +220,9 @@ struct Open {
 impl State {
     fn request(&mut self, text: &str) {
         let (id, asked) = request::parse(self.args.door, text);
+        // A connection for one was counted when it was opened.
+        let counted = if self.args.door == Door::Many { self.args.acting.count_request() } else { Ok(()) };
+        let asked = counted.and(asked);
         match asked {
             Ok(Asked::Run(request)) => self.run(id, request),
             Ok(Asked::Attach(uuid)) => self.attach(id, uuid),
@@ -239,15 +240,16 @@ impl State {
         });
         let tells_start = request.options.stream;
         self.open.insert(uuid, Open { id, tells_start, log: log.clone(), ..Open::default() });
-        let (system, client) = (self.args.system.clone(), self.args.client);
+        let acting = self.args.acting.clone();
         let traceparent = self.args.traceparent.clone();
         let caller = Caller::Actor(self.myself.get_derived());
+        let own = acting.clone();
         let job = move |definition, input, options| {
-            let job = Job::new(uuid, definition, input, options, client)?;
+            let job = own.job(uuid, definition, input, options)?;
             Ok(Box::new(Job { traceparent, log, ..job }))
         };
         let Request { kind, id, input, options } = request;
-        let submission = match system.known(kind, &id) {
+        let submission = match acting.known(kind, &id) {
             // Mostly nothing has to be waited for: a task would cost more than the rest.
             Some(definition) => {
                 if let Some(warning) = &definition.spec.deprecated
@@ -255,10 +257,10 @@ impl State {
                 {
                     open.warning = Some(Arc::new(OnceLock::from(warning.clone())));
                 }
-                match job(definition, input, options).and_then(|job| system.submit_now(job, caller)) {
+                match job(definition, input, options).and_then(|job| acting.system.submit_now(job, caller)) {
                     Ok(Submitted::To(dispatcher)) => return self.submitted(uuid, Ok(Ok(dispatcher))),
                     Ok(Submitted::Not(job, caller)) => {
-                        async move { system.submit(job, caller).await }.boxed()
+                        async move { acting.system.submit(job, caller).await }.boxed()
                     }
                     Err(error) => return self.submitted(uuid, Ok(Err(error))),
                 }
@@ -270,11 +272,11 @@ impl State {
                     open.warning = Some(warning.clone());
                 }
                 async move {
-                    let definition = system.resolve(client, kind, &id).await?;
+                    let definition = acting.resolve(kind, &id).await?;
                     if let Some(message) = &definition.spec.deprecated {
                         warning.get_or_init(|| message.clone());
                     }
-                    system.submit(job(definition, input, options)?, caller).await
+                    acting.system.submit(job(definition, input, options)?, caller).await
                 }
                 .boxed()
             }
@@ -357,8 +359,11 @@ impl State {
     }
 
     fn cancel(&mut self, asker: Option<Arc<str>>, uuid: Uuid) {
-        let system = self.args.system.clone();
-        let asking = async move { system.cancel(uuid).await };
+        let (acting, is_own) = (self.args.acting.clone(), asker.is_none());
+        let asking = async move {
+            // Whether it was begun here: what another principal has begun is not there.
+            if is_own { acting.system.cancel(uuid).await } else { acting.cancel(uuid).await }
+        };
         self.effects.run(asking, move |result| Msg::CancelAsked(asker, uuid, result));
     }
 
@@ -389,7 +394,8 @@ impl State {
             return self.send(id, Some(uuid), News::Refused(error));
         }
         self.open.insert(uuid, Open { id, ..Open::default() });
-        self.follow(uuid);
+        let acting = self.args.acting.clone();
+        self.follow_if(uuid, async move { acting.owns(uuid).await });
     }
 
     fn dispatcher_down(&mut self, dispatcher: ActorId) {
@@ -402,11 +408,18 @@ impl State {
 
     /// Asks the dispatcher that there is for an execution that was given to another one.
     fn follow(&mut self, uuid: Uuid) {
+        self.follow_if(uuid, std::future::ready(Ok(())));
+    }
+
+    fn follow_if(&mut self, uuid: Uuid, may: impl Future<Output = Result<()>> + Send + 'static) {
         let Some(open) = self.open.get_mut(&uuid) else { return };
         open.is_followed = true;
-        let system = self.args.system.clone();
+        let system = self.args.acting.system.clone();
         let caller = Caller::Actor(self.myself.get_derived());
-        let following = async move { system.follow(uuid, caller).await };
+        let following = async move {
+            may.await?;
+            system.follow(uuid, caller).await
+        };
         self.effects.run(following, move |result| Msg::Followed(uuid, result));
     }
 

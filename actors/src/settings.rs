@@ -34,6 +34,48 @@ pub struct Settings {
     pub python: PythonSettings,
     /// WebAssembly.
     pub wasm: WasmSettings,
+    /// Who may come in.
+    pub auth: AuthSettings,
+}
+
+/// `[auth]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthSettings {
+    /// Whether a key is asked for.
+    pub required: Required,
+    /// Whose tokens are taken.
+    pub issuers: Vec<IssuerSettings>,
+}
+
+/// Whether a key is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Required {
+    /// Once there was one, or somebody's tokens are taken.
+    Auto,
+    /// Always.
+    Always,
+}
+
+/// One of `[[auth.issuers]]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IssuerSettings {
+    /// The `iss` of its tokens.
+    pub issuer: String,
+    /// What their `aud` has to name.
+    pub audience: String,
+    /// The file with the keys that check them (JWKS).
+    pub keys: PathBuf,
+    /// The claim that has the scopes.
+    #[serde(default = "scope_claim")]
+    pub scope_claim: String,
+}
+
+/// As in RFC 8693.
+fn scope_claim() -> String {
+    "scope".to_owned()
 }
 
 /// `[store]`.

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use ractor::{Actor, ActorId, ActorRef, Message, RpcReplyPort};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, mpsc, oneshot, watch};
 
+use crate::access::{About, Issued, Issuers, KeyId, Keyring, NewKey};
 use crate::admission::Admission;
 use crate::compiled::Compiled;
 use crate::definition::{Definition, Kind, Patch};
@@ -23,14 +24,16 @@ use crate::registry::{
 use crate::root::{self, RootActor};
 use crate::runtime::{Context, Places};
 use crate::session::{self, Backlog, Door, FRAMES, Frame};
-use crate::settings::{PoolSettings, Settings};
+use crate::settings::{AuthSettings, PoolSettings, Required, Settings};
 use crate::{pools, sessions};
 
+mod acting;
 mod drain;
 mod executions;
 mod folders;
 mod picture;
 
+pub use acting::Acting;
 pub use executions::Execution;
 pub use folders::Folders;
 pub use picture::Picture;
@@ -56,6 +59,7 @@ struct Inner {
     context: Arc<Context>,
     slot: registry::Slot,
     known: Arc<Known>,
+    keyring: Arc<Keyring>,
     registry_admission: Admission,
     query_admission: Admission,
     source_admission: Admission,
@@ -110,6 +114,10 @@ impl System {
         let store = Store::open(location.clone(), Memory(settings.store.memory_mb))
             .await
             .map_err(|error| Error::unavailable(error.to_string()))?;
+        let issuers = Issuers::load(&settings.auth.issuers).map_err(Error::unavailable)?;
+        let keys = store.keys().await.map_err(|error| Error::unavailable(error.to_string()))?;
+        let is_required = settings.auth.required == Required::Always;
+        let keyring = Arc::new(Keyring::new(keys, issuers, is_required));
         let folders = Folders::of(&location)?;
         let mut roots = vec![folders.catalog.clone()];
         roots.extend(settings.artifacts.roots.iter().cloned());
@@ -128,6 +136,7 @@ impl System {
             settings: settings.clone(),
             slot: slot.clone(),
             known: known.clone(),
+            keyring: keyring.clone(),
             context: context.clone(),
             fatal: fatal_sender,
         };
@@ -148,6 +157,7 @@ impl System {
             context,
             slot,
             known,
+            keyring,
             draining: AtomicBool::new(false),
             fatal,
         };
@@ -171,7 +181,7 @@ impl System {
     ///
     /// # Errors
     /// `conflict` where its id is taken; `overloaded`, `unavailable`.
-    pub async fn create(&self, definition: Definition) -> Result<Arc<Compiled>> {
+    pub(crate) async fn create(&self, definition: Definition) -> Result<Arc<Compiled>> {
         let definition = Box::new(definition);
         self.ask(Client::UNNAMED, |permit, reply| registry::Msg::Create { definition, permit, reply }).await
     }
@@ -180,7 +190,7 @@ impl System {
     ///
     /// # Errors
     /// `not_found`; `overloaded`, `unavailable`.
-    pub async fn get(&self, kind: Kind, id: &str) -> Result<Arc<Compiled>> {
+    pub(crate) async fn get(&self, kind: Kind, id: &str) -> Result<Arc<Compiled>> {
         match self.inner.known.get(kind, id) {
             Some(definition) => Ok(definition),
             None => self.look_up(Client::UNNAMED, kind, id, registry::Msg::Get).await,
@@ -191,7 +201,7 @@ impl System {
     ///
     /// # Errors
     /// `not_found`; `overloaded`, `unavailable`.
-    pub async fn resolve(&self, client: Client, kind: Kind, id: &str) -> Result<Arc<Compiled>> {
+    pub(crate) async fn resolve(&self, client: Client, kind: Kind, id: &str) -> Result<Arc<Compiled>> {
         match self.known(kind, id) {
             Some(definition) => Ok(definition),
             None => self.look_up(client, kind, id, registry::Msg::Resolve).await,
@@ -199,7 +209,7 @@ impl System {
     }
 
     /// The same, where it is kept ready.
-    pub fn known(&self, kind: Kind, id: &str) -> Option<Arc<Compiled>> {
+    pub(crate) fn known(&self, kind: Kind, id: &str) -> Option<Arc<Compiled>> {
         self.inner.known.resolve(kind, id)
     }
 
@@ -207,7 +217,7 @@ impl System {
     ///
     /// # Errors
     /// `not_found`; `overloaded`, `unavailable`.
-    pub async fn versions(&self, kind: Kind, name: &str) -> Result<Vec<String>> {
+    pub(crate) async fn versions(&self, kind: Kind, name: &str) -> Result<Vec<String>> {
         let name = name.to_owned();
         self.ask(Client::UNNAMED, |permit, reply| registry::Msg::Versions { kind, name, permit, reply }).await
     }
@@ -216,7 +226,7 @@ impl System {
     ///
     /// # Errors
     /// `not_found`; `overloaded`, `unavailable`.
-    pub async fn revisions(&self, kind: Kind, id: &str) -> Result<Vec<Noted>> {
+    pub(crate) async fn revisions(&self, kind: Kind, id: &str) -> Result<Vec<Noted>> {
         let id = id.to_owned();
         self.ask(Client::UNNAMED, |permit, reply| registry::Msg::Revisions { kind, id, permit, reply }).await
     }
@@ -225,7 +235,7 @@ impl System {
     ///
     /// # Errors
     /// `not_found`; `overloaded`, `unavailable`.
-    pub async fn revision(&self, kind: Kind, id: &str, number: u64) -> Result<Arc<Compiled>> {
+    pub(crate) async fn revision(&self, kind: Kind, id: &str, number: u64) -> Result<Arc<Compiled>> {
         let id = id.to_owned();
         self.ask(Client::UNNAMED, |permit, reply| registry::Msg::Revision { kind, id, number, permit, reply })
             .await
@@ -236,7 +246,7 @@ impl System {
     ///
     /// # Errors
     /// `not_found`, `precondition_failed`; `overloaded`, `unavailable`.
-    pub async fn roll_back(
+    pub(crate) async fn roll_back(
         &self,
         kind: Kind,
         id: &str,
@@ -259,7 +269,7 @@ impl System {
     ///
     /// # Errors
     /// `overloaded`, `unavailable`; what is wrong with one of them is in its own place.
-    pub async fn import(
+    pub(crate) async fn import(
         &self,
         kind: Kind,
         definitions: Vec<Definition>,
@@ -279,7 +289,7 @@ impl System {
     ///
     /// # Errors
     /// `not_found`, `precondition_failed`, `invalid`; `overloaded`, `unavailable`.
-    pub async fn update(
+    pub(crate) async fn update(
         &self,
         kind: Kind,
         id: &str,
@@ -302,7 +312,12 @@ impl System {
     ///
     /// # Errors
     /// `not_found`, `precondition_failed`; `overloaded`, `unavailable`.
-    pub async fn delete(&self, kind: Kind, id: &str, if_match: Option<String>) -> Result<Arc<Compiled>> {
+    pub(crate) async fn delete(
+        &self,
+        kind: Kind,
+        id: &str,
+        if_match: Option<String>,
+    ) -> Result<Arc<Compiled>> {
         let id = id.to_owned();
         self.ask(Client::UNNAMED, |permit, reply| registry::Msg::Delete { kind, id, if_match, permit, reply })
             .await
@@ -312,7 +327,7 @@ impl System {
     ///
     /// # Errors
     /// `not_found`, `source_unavailable`, `conflict`; `overloaded`, `unavailable`.
-    pub async fn register(&self, kind: Kind, id: &str) -> Result<Arc<Compiled>> {
+    pub(crate) async fn register(&self, kind: Kind, id: &str) -> Result<Arc<Compiled>> {
         let id = id.to_owned();
         self.ask_at_once(&self.inner.source_admission, |permit, reply| registry::Msg::Register {
             kind,
@@ -328,7 +343,7 @@ impl System {
     /// # Errors
     /// `not_found`, `conflict` where it came from none, `source_unavailable`, `precondition_failed` where it was written
     /// meanwhile; `overloaded`, `unavailable`.
-    pub async fn refresh(&self, kind: Kind, id: &str) -> Result<(Arc<Compiled>, bool)> {
+    pub(crate) async fn refresh(&self, kind: Kind, id: &str) -> Result<(Arc<Compiled>, bool)> {
         let current = self.get(kind, id).await?;
         let before = current.etag.clone();
         let now = self
@@ -346,7 +361,7 @@ impl System {
     ///
     /// # Errors
     /// `not_found`, `source_unavailable`; `overloaded`, `unavailable`.
-    pub async fn list_source(&self, kind: Kind, source: &str) -> Result<Vec<Definition>> {
+    pub(crate) async fn list_source(&self, kind: Kind, source: &str) -> Result<Vec<Definition>> {
         let source = source.to_owned();
         self.ask_at_once(&self.inner.source_admission, |permit, reply| registry::Msg::List {
             kind,
@@ -361,7 +376,7 @@ impl System {
     ///
     /// # Errors
     /// `overloaded`, `unavailable`.
-    pub async fn query(&self, kind: Kind, filter: Filter, page: PageRequest) -> Result<Page> {
+    pub(crate) async fn query(&self, kind: Kind, filter: Filter, page: PageRequest) -> Result<Page> {
         let filter = Box::new(filter);
         self.ask_at_once(&self.inner.query_admission, |permit, reply| registry::Msg::Query {
             kind,
@@ -378,7 +393,7 @@ impl System {
     ///
     /// # Errors
     /// `draining`, `overloaded`, `unavailable`.
-    pub async fn submit(&self, job: Box<Job>, caller: Caller) -> Result<ActorId> {
+    pub(crate) async fn submit(&self, job: Box<Job>, caller: Caller) -> Result<ActorId> {
         self.refuse_when_draining()?;
         let permit = self.inner.dispatcher_admission.in_turn(job.client).await?;
         let recorded = match job.key() {
@@ -403,7 +418,7 @@ impl System {
     ///
     /// # Errors
     /// `draining`, `unavailable`.
-    pub fn submit_now(&self, job: Box<Job>, caller: Caller) -> Result<Submitted> {
+    pub(crate) fn submit_now(&self, job: Box<Job>, caller: Caller) -> Result<Submitted> {
         self.refuse_when_draining()?;
         // Whether its idempotency key is on record is a question to the journal.
         let asks = job.options.idempotency_key.is_some() && self.inner.settings.is_journalled();
@@ -421,14 +436,39 @@ impl System {
         }
     }
 
+    /// Makes an API key.
+    pub(crate) async fn create_key(&self, new: NewKey) -> Result<Issued> {
+        let new = Box::new(new);
+        self.ask(Client::UNNAMED, |permit, reply| registry::Msg::CreateKey { new, permit, reply }).await
+    }
+
+    /// Revokes an API key.
+    pub(crate) async fn revoke_key(&self, id: KeyId) -> Result<About> {
+        self.ask(Client::UNNAMED, |permit, reply| registry::Msg::RevokeKey { id, permit, reply }).await
+    }
+
+    /// Whether everybody who reaches the service may do everything: no key is asked for.
+    pub fn is_open(&self) -> bool {
+        self.inner.keyring.is_open()
+    }
+
+    /// Takes tokens as these settings say, without a restart: their keys may have changed.
+    ///
+    /// # Errors
+    /// A set of keys that cannot be read; then it stays as it was.
+    pub fn trust(&self, settings: &AuthSettings) -> Result<()> {
+        self.inner.keyring.trust(Issuers::load(&settings.issuers).map_err(Error::unavailable)?);
+        Ok(())
+    }
+
     /// Starts a session for a new connection, on which so many requests may be open at the same time.
     ///
     /// # Errors
     /// `draining`, `overloaded`, `unavailable`.
-    pub async fn open_session(
+    pub(crate) async fn open_session(
         &self,
+        acting: &Acting,
         door: Door,
-        client: Client,
         traceparent: Option<String>,
         window: usize,
     ) -> Result<Connection> {
@@ -439,9 +479,8 @@ impl System {
         let log = Arc::new(LogRing::new(self.inner.settings.limits.log_lines));
         let args = session::Args {
             door,
-            client,
             traceparent,
-            system: self.clone(),
+            acting: acting.clone(),
             frames: sender,
             backlog: backlog.clone(),
             log: log.clone(),

@@ -7,15 +7,17 @@ use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::http::header::AUTHORIZATION;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 
 use super::frame::Frame;
-use super::service::address;
+use super::service::{address, credential};
 use super::spinner::Spinner;
 use super::{Failure, Refusal, json, print, table, unreachable};
-use crate::cli::RunArgs;
+use crate::cli::{RunArgs, key};
 
 const CONNECT: Duration = Duration::from_secs(10);
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -161,17 +163,25 @@ impl Execution {
     }
 }
 
-async fn connect(base: &str, url: &str) -> Result<Socket> {
+async fn connect(base: &str, url: &str) -> Result<Socket, Failure> {
     let config = WebSocketConfig::default().max_message_size(Some(LARGEST)).max_frame_size(Some(LARGEST));
-    let connecting = connect_async_with_config(url, Some(config), true);
+    let mut request = url.into_client_request().map_err(|error| unreachable(base, &error))?;
+    if let Some(key) = key() {
+        request.headers_mut().insert(AUTHORIZATION, credential(&key)?);
+    }
+    // With several in the build none is the default; an error says that there is one already.
+    drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
+    let connecting = connect_async_with_config(request, Some(config), true);
     match timeout(CONNECT, connecting).await {
         Ok(Ok((socket, _))) => Ok(socket),
-        Ok(Err(Error::Http(response))) => {
-            let status = response.status();
-            Err(anyhow!("{url} refused the connection: {status}"))
-        }
-        Ok(Err(error)) => Err(unreachable(base, &error)),
-        Err(_) => Err(anyhow!("no answer from {base} within {} s", CONNECT.as_secs())),
+        Ok(Err(Error::Http(response))) => Err(match response.body() {
+            Some(body) if body.starts_with(b"{") => {
+                Failure::Refused(Refusal::parse(&String::from_utf8_lossy(body)))
+            }
+            _ => anyhow!("{url} refused the connection: {}", response.status()).into(),
+        }),
+        Ok(Err(error)) => Err(unreachable(base, &error).into()),
+        Err(_) => Err(anyhow!("no answer from {base} within {} s", CONNECT.as_secs()).into()),
     }
 }
 

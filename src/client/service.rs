@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Body, Client, Method, RequestBuilder, Response, Url};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::lines::Lines;
 use super::{Failure, Refusal, unreachable};
+use crate::cli::key;
 
 /// The media type of lines of JSON.
 const LINES: &str = "application/x-ndjson";
@@ -52,9 +53,14 @@ impl Service {
     /// Checks the address.
     pub fn new(base: String) -> Result<Self> {
         let base = address(base, &["http", "https"])?;
+        let mut headers = HeaderMap::new();
+        if let Some(key) = key() {
+            headers.insert(AUTHORIZATION, credential(&key)?);
+        }
         // A proxy of the environment is for the world outside; the WebSocket does not use it either.
         let http = Client::builder()
             .no_proxy()
+            .default_headers(headers)
             .connect_timeout(Duration::from_secs(10))
             .read_timeout(Duration::from_secs(120))
             // Before the service gives the connection up, which it does after a minute unless told.
@@ -117,6 +123,15 @@ fn open(text: &str) -> Option<Result<Answer, Refusal>> {
     }
     let verdict: Verdict = serde_json::from_str(text).ok()?;
     if verdict.success { serde_json::from_str(text).ok().map(Ok) } else { Some(Err(Refusal::parse(text))) }
+}
+
+/// The header's value that shows a key.
+pub fn credential(key: &str) -> Result<HeaderValue> {
+    let mut value = HeaderValue::from_str(&format!("Bearer {key}"))
+        .ok()
+        .context("ORG_EXECUTOR_KEY has characters that no key has")?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 /// Checks a base address; a slash at its end is dropped, since paths begin with one.

@@ -39,6 +39,7 @@ impl Check<'_> {
             (Value::Array(entries), Value::Array(_)) => {
                 let like = match path {
                     "sources" => source_entry().into(),
+                    "auth.issuers" => issuer_entry().into(),
                     _ => Value::from(""),
                 };
                 let mut entries = entries.iter().enumerate();
@@ -47,12 +48,23 @@ impl Check<'_> {
             (Value::Table(given), Value::Table(open)) if open.is_empty() => self.headers(path, given),
             (Value::Table(given), Value::Table(known)) => {
                 self.table(path, given, known)?;
+                self.issuer(path, given)?;
                 self.source(path, given)
             }
             (Value::Integer(number), Value::Integer(_)) if range(path).contains(number) => Ok(()),
             (Value::Boolean(_), Value::Boolean(_)) => Ok(()),
             (Value::String(text), Value::String(_)) if string(path).1(text) => Ok(()),
             _ => Err(self.wrong(path, value, like)),
+        }
+    }
+
+    fn issuer(&self, path: &str, given: &Table) -> Result<(), ConfigError> {
+        let required = ["issuer", "audience", "keys"];
+        match required.into_iter().find(|key| !given.contains_key(*key)) {
+            Some(key) if path.starts_with("auth.issuers[") => {
+                Err(ConfigError(format!("{path} in {} has no `{key}`", self.place)))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -165,6 +177,16 @@ fn source_entry() -> Table {
     }
 }
 
+/// The keys of one of `[[auth.issuers]]`.
+fn issuer_entry() -> Table {
+    toml::toml! {
+        issuer = ""
+        audience = ""
+        keys = ""
+        scope_claim = ""
+    }
+}
+
 /// The path without the positions in lists: `sources[0].name` is `sources.name`.
 fn plain(path: &str) -> String {
     let keys: Vec<&str> = path.split('.').map(|key| key.split('[').next().unwrap_or(key)).collect();
@@ -179,7 +201,9 @@ fn expected(path: &str, like: &Value) -> String {
             format!("a whole number from {low} to {high}")
         }
         Value::Boolean(_) => "true or false".into(),
-        Value::Array(_) if path == "sources" => "a list of tables, one `[[sources]]` each".into(),
+        Value::Array(_) if ["sources", "auth.issuers"].contains(&path) => {
+            format!("a list of tables, one `[[{path}]]` each")
+        }
         Value::Array(_) => format!("a list, each entry {}", string(path).0),
         Value::Table(known) if !known.is_empty() => {
             let keys: Vec<String> = known.keys().map(|key| format!("`{key}`")).collect();
@@ -242,6 +266,11 @@ fn string(path: &str) -> (&'static str, fn(&str) -> bool) {
         ),
         "log.format" => ("\"auto\", \"human\" or \"json\"", |text| ["auto", "human", "json"].contains(&text)),
         "websocket.on_disconnect" => ("\"keep\" or \"cancel\"", |text| ["keep", "cancel"].contains(&text)),
+        "auth.required" => ("\"auto\" or \"always\"", |text| ["auto", "always"].contains(&text)),
+        "auth.issuers.issuer"
+        | "auth.issuers.audience"
+        | "auth.issuers.keys"
+        | "auth.issuers.scope_claim" => ("a string that is not empty", |text| !text.trim().is_empty()),
         "limits.containment" => {
             ("\"auto\", \"pid_namespace\", \"cgroup\", \"uid\" or \"subreaper\"", |text| {
                 ["auto", "pid_namespace", "cgroup", "uid", "subreaper"].contains(&text)

@@ -4,11 +4,12 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actors::access::Scope;
 use actors::definition::{Definition, Kind};
 use actors::error::{Error, Result};
 use actors::query::Filter;
 use actors::registry::{ImportOptions, Imported, PageRequest, Sort};
-use actors::system::System;
+use actors::system::Acting;
 use futures_util::stream;
 use poem::http::StatusCode;
 use poem::{Body, Response};
@@ -17,6 +18,7 @@ use poem_openapi::param::{Path, Query};
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc};
 
+use super::authorized::Authorized;
 use super::body::{JsonLines, Lines};
 use super::definitions::Registered;
 use super::reply::Reply;
@@ -36,17 +38,7 @@ const RESULT_BYTES: usize = 64 << 20;
 const EXPORT_PAGE: usize = 500;
 
 /// Imports and exports.
-pub struct Bulk<R> {
-    system: System,
-    registered: PhantomData<R>,
-}
-
-impl<R> Bulk<R> {
-    /// Serves from this system.
-    pub fn new(system: System) -> Self {
-        Self { system, registered: PhantomData }
-    }
-}
+pub struct Bulk<R>(pub PhantomData<R>);
 
 #[OpenApi(prefix_path = R::MANY)]
 impl<R: Registered> Bulk<R> {
@@ -55,6 +47,7 @@ impl<R: Registered> Bulk<R> {
     #[oai(path = "/import", method = "post")]
     async fn import(
         &self,
+        acting: Authorized,
         /// What becomes of a definition whose id is taken: `keep` (the default) leaves it, `replace` puts the new one
         /// in its place.
         existing: Query<Option<String>>,
@@ -62,8 +55,10 @@ impl<R: Registered> Bulk<R> {
         dry_run: Query<Option<String>>,
         body: JsonLines,
     ) -> Reply<200> {
-        match options(existing.0.as_deref(), dry_run.0.as_deref()) {
-            Ok(options) => import(self.system.clone(), R::KIND, options, body.0),
+        let options =
+            acting.may(&[Scope::Write]).and_then(|()| options(existing.0.as_deref(), dry_run.0.as_deref()));
+        match options {
+            Ok(options) => import(acting.0.clone(), R::KIND, options, body.0),
             Err(error) => Reply::refused(&error),
         }
     }
@@ -73,6 +68,7 @@ impl<R: Registered> Bulk<R> {
     #[oai(path = "/import/:source", method = "post")]
     async fn import_source(
         &self,
+        acting: Authorized,
         source: Path<String>,
         /// As above.
         existing: Query<Option<String>>,
@@ -83,8 +79,8 @@ impl<R: Registered> Bulk<R> {
             Ok(options) => options,
             Err(error) => return Reply::refused(&error),
         };
-        match self.system.list_source(R::KIND, &source).await {
-            Ok(definitions) => import_all(self.system.clone(), R::KIND, options, definitions),
+        match acting.list_source(R::KIND, &source).await {
+            Ok(definitions) => import_all(acting.0.clone(), R::KIND, options, definitions),
             Err(error) => Reply::refused(&error),
         }
     }
@@ -94,14 +90,16 @@ impl<R: Registered> Bulk<R> {
     #[oai(path = "/export", method = "get")]
     async fn export(
         &self,
+        acting: Authorized,
         /// A filter, as JSON; all definitions unless told.
         filter: Query<Option<String>>,
     ) -> Reply<200> {
         let filter = filter.0.as_deref().unwrap_or("{}");
         let filter = actors::json::parse(filter).and_then(|filter| Filter::parse(R::KIND, &filter));
-        match filter {
-            Ok(filter) => export(self.system.clone(), R::KIND, filter),
-            Err(error) => Reply::refused(&error.within("filter")),
+        match (acting.may(&[Scope::Read]), filter) {
+            (Ok(()), Ok(filter)) => export(acting.0.clone(), R::KIND, filter),
+            (Err(error), _) => Reply::refused(&error),
+            (_, Err(error)) => Reply::refused(&error.within("filter")),
         }
     }
 }
@@ -126,21 +124,21 @@ fn json_lines(body: Body) -> Reply<200> {
 }
 
 /// Answers at once, and goes on with the lines in a task of its own.
-fn import(system: System, kind: Kind, options: ImportOptions, lines: Lines) -> Reply<200> {
+fn import(acting: Acting, kind: Kind, options: ImportOptions, lines: Lines) -> Reply<200> {
     let (results, written) = results();
-    let importer = Importer { system, kind, options, results, tally: Tally::default() };
+    let importer = Importer { acting, kind, options, results, tally: Tally::default() };
     tokio::spawn(importer.run(lines));
     json_lines(written)
 }
 
 fn import_all(
-    system: System,
+    acting: Acting,
     kind: Kind,
     options: ImportOptions,
     definitions: Vec<Definition>,
 ) -> Reply<200> {
     let (results, written) = results();
-    let mut importer = Importer { system, kind, options, results, tally: Tally::default() };
+    let mut importer = Importer { acting, kind, options, results, tally: Tally::default() };
     tokio::spawn(async move {
         let mut numbered = (1..).zip(definitions.into_iter().map(Ok)).peekable();
         while numbered.peek().is_some() {
@@ -155,7 +153,7 @@ fn import_all(
 
 /// Reads lines, has them written, and tells what became of each.
 struct Importer {
-    system: System,
+    acting: Acting,
     kind: Kind,
     options: ImportOptions,
     results: Results,
@@ -229,7 +227,7 @@ impl Importer {
         let count = definitions.len();
         let mut answers = match definitions.is_empty() {
             true => Vec::new(),
-            false => match self.system.import(self.kind, definitions, self.options).await {
+            false => match self.acting.import(self.kind, definitions, self.options).await {
                 Ok(answers) => answers,
                 Err(error) => vec![Err(error); count],
             },
@@ -302,13 +300,13 @@ fn results() -> (Results, Body) {
 }
 
 /// A page at a time, as the client takes it.
-fn export(system: System, kind: Kind, filter: Filter) -> Reply<200> {
+fn export(acting: Acting, kind: Kind, filter: Filter) -> Reply<200> {
     let first = PageRequest { limit: EXPORT_PAGE, sort: Sort::default(), after: None };
     let pages = stream::unfold(Some(first), move |page| {
-        let (system, filter) = (system.clone(), filter.clone());
+        let (acting, filter) = (acting.clone(), filter.clone());
         async move {
             let page = page?;
-            match system.query(kind, filter, page.clone()).await {
+            match acting.query(kind, filter, page.clone()).await {
                 Ok(found) => {
                     let text = found.items.iter().fold(String::new(), |text, item| text + item + "\n");
                     let next = found.next.map(|after| PageRequest { after: Some(after), ..page });

@@ -7,7 +7,7 @@ use actors::definition::{Definition, Kind, Patch};
 use actors::error::{Error, Result};
 use actors::query::Filter;
 use actors::registry::{By, PageRequest, Position, Sort};
-use actors::system::System;
+use actors::system::Acting;
 use actors::version;
 use poem::http::{StatusCode, header};
 use poem::{IntoResponse, Response};
@@ -15,6 +15,7 @@ use poem_openapi::OpenApi;
 use poem_openapi::param::{Header, Path, Query};
 use serde_json::json;
 
+use super::authorized::Authorized;
 use super::body::JsonText;
 use super::reply::{Reply, json_response};
 
@@ -51,74 +52,71 @@ impl Registered for Functions {
 }
 
 /// The life of one definition.
-pub struct Definitions<R> {
-    system: System,
-    registered: PhantomData<R>,
-}
-
-impl<R> Definitions<R> {
-    /// Serves from this system.
-    pub fn new(system: System) -> Self {
-        Self { system, registered: PhantomData }
-    }
-}
+pub struct Definitions<R>(pub PhantomData<R>);
 
 #[OpenApi(prefix_path = R::ONE)]
 impl<R: Registered> Definitions<R> {
     /// Register a new definition; an id that is taken is a conflict.
     #[oai(path = "/", method = "post")]
-    async fn create(&self, body: JsonText) -> Reply<201> {
-        self.try_create(&body.0).await.unwrap_or_else(|error| Reply::refused(&error))
+    async fn create(&self, acting: Authorized, body: JsonText) -> Reply<201> {
+        Self::try_create(&acting.0, &body.0).await.unwrap_or_else(|error| Reply::refused(&error))
     }
 
     /// Get a definition by its id. The ETag is its revision; with If-None-Match an unchanged one is a 304.
     #[oai(path = "/:id", method = "get")]
     async fn get(
         &self,
+        acting: Authorized,
         id: Path<String>,
         #[oai(name = "If-None-Match")] if_none_match: Header<Option<String>>,
     ) -> Reply<200> {
-        self.try_get(&id, if_none_match.0.as_deref()).await.unwrap_or_else(|error| Reply::refused(&error))
+        Self::try_get(&acting.0, &id, if_none_match.0.as_deref())
+            .await
+            .unwrap_or_else(|error| Reply::refused(&error))
     }
 
     /// Replace the given fields of a definition; the others stay. With If-Match only that revision is changed.
     #[oai(path = "/:id", method = "put")]
     async fn update(
         &self,
+        acting: Authorized,
         id: Path<String>,
         #[oai(name = "If-Match")] if_match: Header<Option<String>>,
         body: JsonText,
     ) -> Reply<200> {
-        self.try_update(&id, if_match.0, &body.0).await.unwrap_or_else(|error| Reply::refused(&error))
+        Self::try_update(&acting.0, &id, if_match.0, &body.0)
+            .await
+            .unwrap_or_else(|error| Reply::refused(&error))
     }
 
     /// Remove a definition. With If-Match only that revision is removed.
     #[oai(path = "/:id", method = "delete")]
     async fn delete(
         &self,
+        acting: Authorized,
         id: Path<String>,
         #[oai(name = "If-Match")] if_match: Header<Option<String>>,
     ) -> Reply<200> {
-        let deleted = self.system.delete(R::KIND, &id, if_match.0).await;
+        let deleted = acting.delete(R::KIND, &id, if_match.0).await;
         deleted.map_or_else(|error| Reply::refused(&error), |_| done(R::KIND, "deleted"))
     }
 
     /// All versions of a name, the highest first: for each its id and its version, and which one the bare name means.
     #[oai(path = "/:name/versions", method = "get")]
-    async fn versions(&self, name: Path<String>) -> Reply<200> {
-        self.try_versions(&name).await.unwrap_or_else(|error| Reply::refused(&error))
+    async fn versions(&self, acting: Authorized, name: Path<String>) -> Reply<200> {
+        Self::try_versions(&acting.0, &name).await.unwrap_or_else(|error| Reply::refused(&error))
     }
 
     /// The revisions of a definition that are kept, the newest first, which is the one in force.
     #[oai(path = "/:id/revisions", method = "get")]
-    async fn revisions(&self, id: Path<String>) -> Reply<200> {
-        self.try_revisions(&id).await.unwrap_or_else(|error| Reply::refused(&error))
+    async fn revisions(&self, acting: Authorized, id: Path<String>) -> Reply<200> {
+        Self::try_revisions(&acting.0, &id).await.unwrap_or_else(|error| Reply::refused(&error))
     }
 
     /// One revision of a definition.
     #[oai(path = "/:id/revisions/:number", method = "get")]
-    async fn revision(&self, id: Path<String>, number: Path<String>) -> Reply<200> {
-        self.try_revision(&id, &number).await.unwrap_or_else(|error| Reply::refused(&error))
+    async fn revision(&self, acting: Authorized, id: Path<String>, number: Path<String>) -> Reply<200> {
+        Self::try_revision(&acting.0, &id, &number).await.unwrap_or_else(|error| Reply::refused(&error))
     }
 
     /// Roll back: make an earlier revision the one in force again, as a new revision. With If-Match only that one is
@@ -126,36 +124,39 @@ impl<R: Registered> Definitions<R> {
     #[oai(path = "/:id/revisions/:number", method = "put")]
     async fn roll_back(
         &self,
+        acting: Authorized,
         id: Path<String>,
         number: Path<String>,
         #[oai(name = "If-Match")] if_match: Header<Option<String>>,
     ) -> Reply<200> {
-        self.try_roll_back(&id, &number, if_match.0).await.unwrap_or_else(|error| Reply::refused(&error))
+        Self::try_roll_back(&acting.0, &id, &number, if_match.0)
+            .await
+            .unwrap_or_else(|error| Reply::refused(&error))
     }
 
     /// Fetch a definition from the configured sources and register it.
     #[oai(path = "/register/:id", method = "post")]
-    async fn register(&self, id: Path<String>) -> Reply<201> {
-        self.try_register(&id).await.unwrap_or_else(|error| Reply::refused(&error))
+    async fn register(&self, acting: Authorized, id: Path<String>) -> Reply<201> {
+        Self::try_register(&acting.0, &id).await.unwrap_or_else(|error| Reply::refused(&error))
     }
 
     /// Fetch a definition again from the source that it came from. What has changed there becomes a new revision.
     #[oai(path = "/refresh/:id", method = "post")]
-    async fn refresh(&self, id: Path<String>) -> Reply<200> {
-        self.try_refresh(&id).await.unwrap_or_else(|error| Reply::refused(&error))
+    async fn refresh(&self, acting: Authorized, id: Path<String>) -> Reply<200> {
+        Self::try_refresh(&acting.0, &id).await.unwrap_or_else(|error| Reply::refused(&error))
     }
 }
 
 impl<R: Registered> Definitions<R> {
-    async fn try_create(&self, body: &str) -> Result<Reply<201>> {
+    async fn try_create(acting: &Acting, body: &str) -> Result<Reply<201>> {
         let definition = Definition::parse(R::KIND, body)?;
-        let created = self.system.create(definition).await?;
+        let created = acting.create(definition).await?;
         let message = format!("{} created", R::KIND.title());
         Ok(Reply::data(&json!({ "message": message, "id": created.id }).to_string()))
     }
 
-    async fn try_revisions(&self, id: &str) -> Result<Reply<200>> {
-        let revisions = self.system.revisions(R::KIND, id).await?;
+    async fn try_revisions(acting: &Acting, id: &str) -> Result<Reply<200>> {
+        let revisions = acting.revisions(R::KIND, id).await?;
         let revisions = revisions.iter().enumerate().map(|(at, noted)| {
             json!({
                 "revision": noted.number, "etag": etag(noted.number, noted.created_ms),
@@ -165,20 +166,25 @@ impl<R: Registered> Definitions<R> {
         Ok(Reply::data(&json!(revisions.collect::<Vec<_>>()).to_string()))
     }
 
-    async fn try_revision(&self, id: &str, number: &str) -> Result<Reply<200>> {
-        let definition = self.system.revision(R::KIND, id, revision(number)?).await?;
+    async fn try_revision(acting: &Acting, id: &str, number: &str) -> Result<Reply<200>> {
+        let definition = acting.revision(R::KIND, id, revision(number)?).await?;
         Ok(shown(&definition))
     }
 
-    async fn try_roll_back(&self, id: &str, number: &str, if_match: Option<String>) -> Result<Reply<200>> {
+    async fn try_roll_back(
+        acting: &Acting,
+        id: &str,
+        number: &str,
+        if_match: Option<String>,
+    ) -> Result<Reply<200>> {
         let number = revision(number)?;
-        let now = self.system.roll_back(R::KIND, id, number, if_match).await?;
+        let now = acting.roll_back(R::KIND, id, number, if_match).await?;
         let message = format!("{} rolled back to revision {number}", R::KIND.title());
         Ok(Reply::data(&json!({ "message": message, "revision": now.number }).to_string()))
     }
 
-    async fn try_get(&self, id: &str, if_none_match: Option<&str>) -> Result<Reply<200>> {
-        let definition = self.system.get(R::KIND, id).await?;
+    async fn try_get(acting: &Acting, id: &str, if_none_match: Option<&str>) -> Result<Reply<200>> {
+        let definition = acting.get(R::KIND, id).await?;
         if if_none_match.is_some_and(|etags| means(etags, &definition.etag)) {
             let unchanged =
                 Response::builder().status(StatusCode::NOT_MODIFIED).header(header::ETAG, &definition.etag);
@@ -187,8 +193,8 @@ impl<R: Registered> Definitions<R> {
         Ok(shown(&definition))
     }
 
-    async fn try_versions(&self, name: &str) -> Result<Reply<200>> {
-        let ids = self.system.versions(R::KIND, name).await?;
+    async fn try_versions(acting: &Acting, name: &str) -> Result<Reply<200>> {
+        let ids = acting.versions(R::KIND, name).await?;
         let latest = version::Request::Latest { name };
         let latest = version::pick(&latest, ids.iter().map(String::as_str));
         let versions = ids.iter().map(|id| {
@@ -198,21 +204,26 @@ impl<R: Registered> Definitions<R> {
         Ok(Reply::data(&json!(versions.collect::<Vec<_>>()).to_string()))
     }
 
-    async fn try_update(&self, id: &str, if_match: Option<String>, body: &str) -> Result<Reply<200>> {
+    async fn try_update(
+        acting: &Acting,
+        id: &str,
+        if_match: Option<String>,
+        body: &str,
+    ) -> Result<Reply<200>> {
         let patch = Patch::parse(R::KIND, body)?;
-        self.system.update(R::KIND, id, patch, if_match).await?;
+        acting.update(R::KIND, id, patch, if_match).await?;
         Ok(done(R::KIND, "updated"))
     }
 
-    async fn try_refresh(&self, id: &str) -> Result<Reply<200>> {
-        let (now, is_new) = self.system.refresh(R::KIND, id).await?;
+    async fn try_refresh(acting: &Acting, id: &str) -> Result<Reply<200>> {
+        let (now, is_new) = acting.refresh(R::KIND, id).await?;
         let message = format!("{} {}", R::KIND.title(), if is_new { "refreshed" } else { "unchanged" });
         let data = json!({ "message": message, "id": now.id, "changed": is_new, "revision": now.number });
         Ok(Reply::data(&data.to_string()))
     }
 
-    async fn try_register(&self, id: &str) -> Result<Reply<201>> {
-        let definition = self.system.register(R::KIND, id).await?;
+    async fn try_register(acting: &Acting, id: &str) -> Result<Reply<201>> {
+        let definition = acting.register(R::KIND, id).await?;
         let message = json!(format!("Inserted {} with id: {}", R::KIND.name(), definition.id));
         let data = String::from_utf8_lossy(&definition.json);
         Ok(Reply::envelope(format!(r#"{{"success":true,"message":{message},"data":{data}}}"#)))
@@ -235,17 +246,7 @@ fn done(kind: Kind, what: &str) -> Reply<200> {
 }
 
 /// Queries over definitions.
-pub struct Queries<R> {
-    system: System,
-    registered: PhantomData<R>,
-}
-
-impl<R> Queries<R> {
-    /// Serves from this system.
-    pub fn new(system: System) -> Self {
-        Self { system, registered: PhantomData }
-    }
-}
+pub struct Queries<R>(pub PhantomData<R>);
 
 #[OpenApi(prefix_path = R::MANY)]
 impl<R: Registered> Queries<R> {
@@ -253,6 +254,7 @@ impl<R: Registered> Queries<R> {
     #[oai(path = "/", method = "post")]
     async fn query(
         &self,
+        acting: Authorized,
         /// How many at most: 1 to 10,000, 1,000 unless told.
         limit: Query<Option<String>>,
         /// The `next` of the page before.
@@ -262,7 +264,7 @@ impl<R: Registered> Queries<R> {
         sort: Query<Option<String>>,
         body: JsonText,
     ) -> Reply<200> {
-        self.try_query(&body.0, limit.0.as_deref(), cursor.0.as_deref(), sort.0.as_deref())
+        Self::try_query(&acting.0, &body.0, limit.0.as_deref(), cursor.0.as_deref(), sort.0.as_deref())
             .await
             .unwrap_or_else(|error| Reply::refused(&error))
     }
@@ -270,7 +272,7 @@ impl<R: Registered> Queries<R> {
 
 impl<R: Registered> Queries<R> {
     async fn try_query(
-        &self,
+        acting: &Acting,
         body: &str,
         limit: Option<&str>,
         cursor: Option<&str>,
@@ -278,7 +280,7 @@ impl<R: Registered> Queries<R> {
     ) -> Result<Reply<200>> {
         let filter = Filter::parse(R::KIND, &actors::json::parse(body)?)?;
         let page = page(limit, cursor, sort, filter.has_text())?;
-        let page = self.system.query(R::KIND, filter, page).await?;
+        let page = acting.query(R::KIND, filter, page).await?;
         let data = page.items.join(",");
         let next = page.next.map_or_else(String::new, |at| format!(r#","next":"{}""#, at.cursor()));
         Ok(Reply::envelope(format!(r#"{{"success":true,"data":[{data}]{next}}}"#)))

@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use actors::dispatcher::Cancelled;
 use actors::error::{Code, Error, Result};
-use actors::execution::{Client, Options, PageRequest, trace_context};
-use actors::system::System;
+use actors::execution::{Options, PageRequest, trace_context};
+use actors::system::Acting;
 use poem::http::StatusCode;
-use poem::web::RemoteAddr;
 use poem_openapi::OpenApi;
 use poem_openapi::param::{Header, Path, Query};
 use serde_json::json;
 use uuid::Uuid;
 
+use super::authorized::Authorized;
 use super::body::JsonText;
 use super::definitions::Registered;
 use super::reply::{Reply, json_response};
@@ -24,15 +24,14 @@ const MAX_LIMIT: usize = 1_000;
 
 /// Runs of tools or of functions.
 pub struct Runs<R> {
-    system: System,
     patience: Duration,
     registered: PhantomData<R>,
 }
 
 impl<R> Runs<R> {
-    /// In this system; a client may wait for so long.
-    pub fn new(system: System, patience: Duration) -> Self {
-        Self { system, patience, registered: PhantomData }
+    /// A client may wait for so long.
+    pub fn new(patience: Duration) -> Self {
+        Self { patience, registered: PhantomData }
     }
 }
 
@@ -51,6 +50,7 @@ impl<R: Registered> Runs<R> {
     #[expect(clippy::too_many_arguments, reason = "each is a part of the request")]
     async fn execute(
         &self,
+        acting: Authorized,
         id: Path<String>,
         /// How many seconds to wait for the outcome.
         wait: Query<Option<String>>,
@@ -63,7 +63,6 @@ impl<R: Registered> Runs<R> {
         idempotency_key: Header<Option<String>>,
         /// The caller's trace context (W3C Trace Context).
         traceparent: Header<Option<String>>,
-        peer: &RemoteAddr,
         body: JsonText,
     ) -> Reply<202> {
         let asked = || {
@@ -72,23 +71,20 @@ impl<R: Registered> Runs<R> {
                 options(timeout_ms.0.as_deref(), priority.0.as_deref(), idempotency_key.0.as_deref())?;
             Ok(Asked { wait, options, traceparent: traceparent.0.as_deref().and_then(trace_context) })
         };
-        let run = async { self.run(&id, asked()?, peer, &body.0).await };
+        let run = async { Self::run(&acting.0, &id, asked()?, &body.0).await };
         run.await.unwrap_or_else(|error| Reply::refused(&error))
     }
 }
 
 impl<R: Registered> Runs<R> {
-    async fn run(&self, id: &str, asked: Asked, peer: &RemoteAddr, body: &str) -> Result<Reply<202>> {
+    async fn run(acting: &Acting, id: &str, asked: Asked, body: &str) -> Result<Reply<202>> {
         let input = actors::json::members(body)?;
-        let address = peer.as_socket_addr().ok_or_else(|| Error::unavailable("the client has no address"))?;
-        let client = Client(address.ip().to_canonical());
-        let execution =
-            self.system.execute(R::KIND, id, input, asked.options, client, asked.traceparent).await?;
+        let execution = acting.execute(R::KIND, id, input, asked.options, asked.traceparent).await?;
         let (uuid, warning) = (execution.uuid, execution.warning.clone());
         if let Some(wait) = asked.wait
             && execution.outcome_within(wait).await.is_some()
         {
-            let mut text = self.system.execution(uuid).await?.to_json();
+            let mut text = acting.execution(uuid).await?.to_json();
             if let Some(warning) = &warning {
                 text.insert_str(1, &format!(r#""warning":{},"#, actors::json::quote(warning)));
             }
@@ -125,37 +121,30 @@ fn options(timeout_ms: Option<&str>, priority: Option<&str>, key: Option<&str>) 
 }
 
 /// What was accepted.
-pub struct Executions {
-    system: System,
-}
+pub struct Executions;
 
 impl Executions {
-    /// Of this system.
-    pub fn new(system: System) -> Self {
-        Self { system }
+    async fn try_get(acting: &Acting, uuid: &str) -> Result<Reply<200>> {
+        Ok(Reply::data(&acting.execution(parsed(uuid)?).await?.to_json()))
     }
 
-    async fn try_get(&self, uuid: &str) -> Result<Reply<200>> {
-        Ok(Reply::data(&self.system.execution(parsed(uuid)?).await?.to_json()))
-    }
-
-    async fn try_log(&self, uuid: &str) -> Result<Reply<200>> {
+    async fn try_log(acting: &Acting, uuid: &str) -> Result<Reply<200>> {
         let uuid = parsed(uuid)?;
-        let log = self.system.execution_log(uuid).await?;
+        let log = acting.execution_log(uuid).await?;
         let lines: Vec<&str> = log.lines().collect();
         Ok(Reply::data(&json!({ "uuid": uuid, "lines": lines }).to_string()))
     }
 
-    async fn try_list(&self, request: Result<PageRequest>) -> Result<Reply<200>> {
-        let page = self.system.executions(request?).await?;
+    async fn try_list(acting: &Acting, request: Result<PageRequest>) -> Result<Reply<200>> {
+        let page = acting.executions(request?).await?;
         let data: Vec<String> = page.items.iter().map(actors::execution::Snapshot::to_json).collect();
         let next = page.next.map_or_else(String::new, |uuid| format!(r#","next":"{}""#, uuid.simple()));
         Ok(Reply::envelope(format!(r#"{{"success":true,"data":[{}]{next}}}"#, data.join(","))))
     }
 
-    async fn cancelled(&self, uuid: &str) -> Result<String> {
+    async fn cancelled(acting: &Acting, uuid: &str) -> Result<String> {
         let uuid = parsed(uuid)?;
-        match self.system.cancel(uuid).await? {
+        match acting.cancel(uuid).await? {
             Cancelled::Asked => Ok(json!({ "message": "Execution cancelled", "uuid": uuid }).to_string()),
             Cancelled::Ended => Err(Error::new(Code::Conflict, "the execution has ended already")),
             Cancelled::Unknown => Err(Error::new(Code::NotFound, "there is no execution with this uuid")),
@@ -172,22 +161,22 @@ impl Executions {
     /// What is known of an execution: its state (`queued`, `running`, `succeeded`, `failed`, `timed_out`, `cancelled`,
     /// `interrupted`), its input, its output or error, its times in milliseconds since the epoch, its attempts.
     #[oai(path = "/execution/:uuid", method = "get")]
-    async fn get(&self, uuid: Path<String>) -> Reply<200> {
-        self.try_get(&uuid).await.unwrap_or_else(|error| Reply::refused(&error))
+    async fn get(&self, acting: Authorized, uuid: Path<String>) -> Reply<200> {
+        Self::try_get(&acting.0, &uuid).await.unwrap_or_else(|error| Reply::refused(&error))
     }
 
     /// The end of what an execution printed, 16 KiB at most, also while it runs: `lines`. Where more was printed, the first
     /// line says so.
     #[oai(path = "/execution/:uuid/log", method = "get")]
-    async fn log(&self, uuid: Path<String>) -> Reply<200> {
-        self.try_log(&uuid).await.unwrap_or_else(|error| Reply::refused(&error))
+    async fn log(&self, acting: Authorized, uuid: Path<String>) -> Reply<200> {
+        Self::try_log(&acting.0, &uuid).await.unwrap_or_else(|error| Reply::refused(&error))
     }
 
     /// Ends an execution, whether it waits or runs. Its client gets a last frame with the code `cancelled`, once
     /// all that it started is gone. 409 where it has ended already.
     #[oai(path = "/execution/:uuid", method = "delete")]
-    async fn cancel(&self, uuid: Path<String>) -> Reply<200> {
-        match self.cancelled(&uuid).await {
+    async fn cancel(&self, acting: Authorized, uuid: Path<String>) -> Reply<200> {
+        match Self::cancelled(&acting.0, &uuid).await {
             Ok(data) => Reply::data(&data),
             Err(error) => Reply::refused(&error),
         }
@@ -198,6 +187,7 @@ impl Executions {
     #[expect(clippy::too_many_arguments, reason = "each is a part of the request")]
     async fn list(
         &self,
+        acting: Authorized,
         /// Only those in this state.
         state: Query<Option<String>>,
         /// Only those of the tool with exactly this id.
@@ -222,11 +212,12 @@ impl Executions {
                 phase: state.0.as_deref().map(PageRequest::phase_named).transpose()?,
                 kind,
                 id,
+                client: None,
                 from_ms: whole("from_ms", from_ms.0, |_| true)?,
                 to_ms: whole("to_ms", to_ms.0, |_| true)?,
             })
         };
-        self.try_list(request()).await.unwrap_or_else(|error| Reply::refused(&error))
+        Self::try_list(&acting.0, request()).await.unwrap_or_else(|error| Reply::refused(&error))
     }
 }
 

@@ -11,9 +11,12 @@ use poem::http::uri::Scheme;
 use poem::listener::Acceptor;
 use poem::web::{LocalAddr, RemoteAddr};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep};
+use tokio_rustls::TlsAcceptor;
+
+use crate::tls::Stream;
 
 /// How long nothing is accepted after accepting failed.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -24,12 +27,18 @@ pub struct Limited {
     listener: TcpListener,
     admission: Arc<Semaphore>,
     idle: Duration,
+    tls: Option<TlsAcceptor>,
 }
 
 impl Limited {
     /// Takes over a bound listener.
-    pub fn new(listener: TcpListener, max_connections: usize, idle: Duration) -> Self {
-        Self { listener, admission: Arc::new(Semaphore::new(max_connections)), idle }
+    pub fn new(
+        listener: TcpListener,
+        max_connections: usize,
+        idle: Duration,
+        tls: Option<TlsAcceptor>,
+    ) -> Self {
+        Self { listener, admission: Arc::new(Semaphore::new(max_connections)), idle, tls }
     }
 }
 
@@ -49,8 +58,10 @@ impl Acceptor for Limited {
                     let _ = stream.set_nodelay(true);
                     let local = LocalAddr(stream.local_addr()?.into());
                     let quiet = Box::pin(tokio::time::sleep(self.idle));
+                    let scheme = if self.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
+                    let stream = Stream::new(stream, self.tls.as_ref());
                     let io = Admitted { stream, idle: self.idle, quiet, _permit: permit };
-                    return Ok((io, local, RemoteAddr(peer.into()), Scheme::HTTP));
+                    return Ok((io, local, RemoteAddr(peer.into()), scheme));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
@@ -64,7 +75,7 @@ impl Acceptor for Limited {
 /// A connection with its place among the admitted ones. It errs when no byte has come or gone for long: poem's own idle
 /// timeout waits for a request that is half sent, and hyper has no timer there.
 pub struct Admitted {
-    stream: TcpStream,
+    stream: Stream,
     idle: Duration,
     quiet: Pin<Box<Sleep>>,
     _permit: OwnedSemaphorePermit,

@@ -18,6 +18,7 @@ const RETRY_AFTER_MS: u64 = 1_000;
 fn status(code: Code) -> StatusCode {
     match code {
         Code::Invalid => StatusCode::BAD_REQUEST,
+        Code::Unauthorized => StatusCode::UNAUTHORIZED,
         Code::Forbidden => StatusCode::FORBIDDEN,
         Code::NotFound => StatusCode::NOT_FOUND,
         Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
@@ -61,6 +62,10 @@ impl<const OK: u16> Reply<OK> {
 pub fn refuse(error: &Error) -> Response {
     let code = error.code();
     let mut response = json_response(status(code), refusal(error));
+    if code == Code::Unauthorized {
+        let challenge = poem::http::HeaderValue::from_static("Bearer");
+        response.headers_mut().insert(poem::http::header::WWW_AUTHENTICATE, challenge);
+    }
     if code == Code::Overloaded {
         let seconds = error.retry_after_ms().unwrap_or(RETRY_AFTER_MS).div_ceil(1_000);
         let seconds = poem::http::HeaderValue::from(seconds);
@@ -85,7 +90,8 @@ impl<const OK: u16> ApiResponse for Reply<OK> {
         let success = (OK, "Done: `{\"success\":true,\"data\":…}`");
         let refusals = [
             (400, "`invalid`: the request is malformed; `details.field` names the place"),
-            (403, "`forbidden`: a foreign Host or Origin"),
+            (401, "`unauthorized`: no key, or none that is good"),
+            (403, "`forbidden`: a foreign Host or Origin, or a key without the scope"),
             (404, "`not_found`"),
             (409, "`conflict`: the id is taken"),
             (412, "`precondition_failed`: If-Match names another revision"),

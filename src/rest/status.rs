@@ -5,6 +5,7 @@ use actors::system::System;
 use poem_openapi::OpenApi;
 use serde_json::json;
 
+use super::authorized::Authorized;
 use super::reply::Reply;
 
 /// The state of the service.
@@ -45,8 +46,11 @@ impl Status {
 
     /// The live supervision tree, the queues and the pools.
     #[oai(path = "/system", method = "get")]
-    async fn system(&self) -> Reply<200> {
-        let picture = serde_json::to_value(self.system.picture().await);
+    async fn system(&self, acting: Authorized) -> Reply<200> {
+        let picture = match acting.picture().await {
+            Ok(picture) => serde_json::to_value(picture),
+            Err(error) => return Reply::refused(&error),
+        };
         let picture = picture.unwrap_or_else(|error| json!({ "error": error.to_string() }));
         Reply::data(&json!({ "version": env!("CARGO_PKG_VERSION"), "tree": picture }).to_string())
     }

@@ -7,11 +7,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use actors::error::Error;
-use actors::execution::Client;
+use actors::error::{Code, Error};
 use actors::session::{self, Door, News};
-use actors::system::Connection;
-use tokio::net::TcpStream;
+use actors::system::{Acting, Connection};
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -20,30 +18,44 @@ use uuid::Uuid;
 use super::socket::{Close, Request, Socket};
 use super::{Edge, frame, handshake, many};
 use crate::config::OnDisconnect;
+use crate::tls::Stream;
 
-/// Serves one connection to its end.
-pub async fn serve(stream: TcpStream, peer: SocketAddr, edge: &Edge) {
-    let Some(opened) = handshake::open(stream, edge).await else { return };
-    let mut socket = Socket::new(opened.socket);
+/// Serves one connection to its end, which comes at once when its principal may do nothing any more.
+pub async fn serve(stream: Stream, peer: SocketAddr, edge: &Edge) {
+    let Some(opened) = handshake::open(stream, peer.ip(), edge).await else { return };
+    let (acting, mut socket) = (opened.acting, Socket::new(opened.socket));
     let code = match opened.door {
         None => socket.refuse(&Error::invalid("Invalid path")).await,
-        Some(door) => {
-            let client = Client(peer.ip().to_canonical());
-            let window = if door == Door::Many { edge.config.window } else { 1 };
-            match edge.system.open_session(door, client, opened.traceparent, window).await {
-                Ok(connection) => {
-                    socket.backlog = Some(connection.backlog.clone());
-                    match door {
-                        Door::Many => many::serve(&mut socket, connection, edge).await,
-                        Door::Once(_) => one_shot(&mut socket, connection, edge).await,
-                    }
-                }
-                Err(error) => socket.refuse(&error).await,
+        Some(door) => tokio::select! {
+            code = session(&mut socket, door, &acting, opened.traceparent, edge) => code,
+            () = acting.ended() => {
+                let ended = Error::new(Code::Unauthorized, "the key of this connection is not good any more");
+                socket.refuse(&ended).await.map(|_| CloseCode::Policy)
             }
-        }
+        },
     };
     if let Some(code) = code {
         socket.close(code).await;
+    }
+}
+
+async fn session(
+    socket: &mut Socket,
+    door: Door,
+    acting: &Acting,
+    traceparent: Option<String>,
+    edge: &Edge,
+) -> Close {
+    let window = if door == Door::Many { edge.config.window } else { 1 };
+    match acting.open_session(door, traceparent, window).await {
+        Ok(connection) => {
+            socket.backlog = Some(connection.backlog.clone());
+            match door {
+                Door::Many => many::serve(socket, connection, edge).await,
+                Door::Once(_) => one_shot(socket, connection, edge).await,
+            }
+        }
+        Err(error) => socket.refuse(&error).await,
     }
 }
 

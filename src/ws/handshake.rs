@@ -1,19 +1,24 @@
 //! The opening handshake: who may come in, for which path, with which buffers.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
+use actors::access::Scope;
 use actors::definition::Kind;
+use actors::error::{Code, Error, Result};
 use actors::execution::trace_context;
 use actors::session::Door;
-use tokio::net::TcpStream;
+use actors::system::Acting;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
-use tokio_tungstenite::tungstenite::http::{StatusCode, header};
+use tokio_tungstenite::tungstenite::http::{HeaderValue, StatusCode, header};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 use super::Edge;
 use super::wire::Wire;
+use crate::credentials::{self, SUBPROTOCOL};
 use crate::envelope::refusal;
+use crate::tls::Stream;
 
 /// The library would take 128 KiB for each connection at once, and let the write buffer grow without end.
 const BUFFER_BYTES: usize = 4 * 1024;
@@ -27,13 +32,15 @@ pub struct Opened {
     pub socket: WebSocketStream<Wire>,
     /// What it is for.
     pub door: Option<Door>,
+    /// On whose behalf.
+    pub acting: Acting,
     /// The client's trace context, where it is one (W3C Trace Context, `traceparent`).
     pub traceparent: Option<String>,
 }
 
-/// Answers the handshake. A client that is too slow, or speaks no WebSocket, is gone.
-pub async fn open(stream: TcpStream, edge: &Edge) -> Option<Opened> {
-    let (mut door, mut traceparent) = (None, None);
+/// Answers the handshake of a client at this address. One that is too slow, or speaks no WebSocket, is gone.
+pub async fn open(stream: Stream, address: IpAddr, edge: &Edge) -> Option<Opened> {
+    let (mut door, mut traceparent, mut acting) = (None, None, None);
     let config = WebSocketConfig::default()
         .read_buffer_size(BUFFER_BYTES)
         .write_buffer_size(BUFFER_BYTES)
@@ -41,7 +48,7 @@ pub async fn open(stream: TcpStream, edge: &Edge) -> Option<Opened> {
         .max_message_size(Some(edge.config.message_bytes))
         .max_frame_size(Some(edge.config.message_bytes));
     #[expect(clippy::result_large_err, reason = "the library's callback has this type")]
-    let check = |request: &Request, response: Response| {
+    let check = |request: &Request, mut response: Response| {
         door = match request.uri().path() {
             "/tool" => Some(Door::Once(Kind::Tool)),
             "/function" => Some(Door::Once(Kind::Function)),
@@ -50,15 +57,20 @@ pub async fn open(stream: TcpStream, edge: &Edge) -> Option<Opened> {
         };
         let given = request.headers().get("traceparent").and_then(|value| value.to_str().ok());
         traceparent = given.and_then(trace_context);
-        let text = |name| request.headers().get(name).map(|value| value.to_str().unwrap_or("?"));
-        edge.doors
-            .check(text(header::HOST), text(header::ORIGIN))
-            .map(|()| response)
-            .map_err(|error| refused(&error))
+        match admitted(request, address, edge) {
+            Ok(admitted) => acting = Some(admitted),
+            Err(error) => return Err(refused(&error)),
+        }
+        if credentials::names_subprotocol(request.headers()) {
+            let chosen = HeaderValue::from_static(SUBPROTOCOL);
+            response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, chosen);
+        }
+        Ok(response)
     };
     let accept = tokio_tungstenite::accept_hdr_async_with_config(Wire::new(stream), check, Some(config));
     match tokio::time::timeout(Duration::from_millis(edge.config.handshake_timeout_ms), accept).await {
-        Ok(Ok(socket)) => Some(Opened { socket, door, traceparent }),
+        // Nobody gets so far without having been let in.
+        Ok(Ok(socket)) => acting.map(|acting| Opened { socket, door, acting, traceparent }),
         Ok(Err(error)) => {
             tracing::debug!(%error, "a handshake failed");
             None
@@ -70,11 +82,34 @@ pub async fn open(stream: TcpStream, edge: &Edge) -> Option<Opened> {
     }
 }
 
-fn refused(error: &actors::error::Error) -> ErrorResponse {
+/// On whose behalf a connection is made, where the doors let it in and the principal may run something.
+fn admitted(request: &Request, address: IpAddr, edge: &Edge) -> Result<Acting> {
+    let text = |name| request.headers().get(name).map(|value| value.to_str().unwrap_or("?"));
+    edge.doors.check(text(header::HOST), text(header::ORIGIN))?;
+    let acting = edge.system.acting_for(credentials::of_handshake(request.headers())?, address)?;
+    acting.may(&[Scope::Execute])?;
+    acting.count_request()?;
+    Ok(acting)
+}
+
+fn refused(error: &Error) -> ErrorResponse {
     let mut response = ErrorResponse::new(Some(refusal(error)));
-    *response.status_mut() = StatusCode::FORBIDDEN;
-    let json =
-        tokio_tungstenite::tungstenite::http::HeaderValue::from_static("application/json; charset=utf-8");
-    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    *response.status_mut() = match error.code() {
+        Code::Unauthorized => StatusCode::UNAUTHORIZED,
+        Code::Overloaded => StatusCode::TOO_MANY_REQUESTS,
+        _ => StatusCode::FORBIDDEN,
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
+    match error.code() {
+        Code::Unauthorized => {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        Code::Overloaded => {
+            let seconds = error.retry_after_ms().unwrap_or(1_000).div_ceil(1_000);
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        _ => {}
+    }
     response
 }

@@ -1,4 +1,4 @@
-//! A TCP stream that counts what it was given and took: whether a client takes anything is seen while something is
+//! A stream that counts what it was given and took: whether a client takes anything is seen while something is
 //! being written.
 
 use std::io::{self, IoSlice};
@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+
+use crate::tls::Stream;
 
 /// The stream.
-#[derive(Debug)]
 pub struct Wire {
-    stream: TcpStream,
+    stream: Stream,
     taken: Taken,
 }
 
@@ -35,7 +35,7 @@ impl Taken {
 
 impl Wire {
     /// Nothing was taken yet.
-    pub fn new(stream: TcpStream) -> Self {
+    pub fn new(stream: Stream) -> Self {
         Self { stream, taken: Taken::default() }
     }
 

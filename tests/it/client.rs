@@ -1,5 +1,6 @@
 //! The client commands about executions, through the built binary: what they print, and how they exit.
 
+use std::path::Path;
 use std::process::Stdio;
 
 use serde_json::{Value, json};
@@ -48,11 +49,47 @@ pub async fn client(service: &Service, line: &str) -> Said {
 
 /// As `client`, with this on stdin.
 pub async fn client_with(service: &Service, line: &str, stdin: &str) -> Said {
+    said(Run { stdin, ..Run::of(service, line) }).await
+}
+
+/// As `client`, with this key.
+pub async fn client_with_key(service: &Service, key: &str, line: &str) -> Said {
+    said(Run { key, ..Run::of(service, line) }).await
+}
+
+/// The same over TLS, with this certificate as the only one that is trusted.
+pub async fn client_over_tls(service: &Service, key: &str, trusted: &Path, line: &str) -> Said {
+    said(Run { key, trusted: Some(trusted), ..Run::of(service, line) }).await
+}
+
+/// A run of the binary.
+struct Run<'a> {
+    service: &'a Service,
+    line: &'a str,
+    stdin: &'a str,
+    key: &'a str,
+    trusted: Option<&'a Path>,
+}
+
+impl<'a> Run<'a> {
+    fn of(service: &'a Service, line: &'a str) -> Self {
+        Self { service, line, stdin: "", key: "", trusted: None }
+    }
+}
+
+async fn said(run: Run<'_>) -> Said {
+    let Run { service, line, stdin, key, trusted } = run;
     let mut command = Command::new(env!("CARGO_BIN_EXE_org-executor"));
+    let secure = if trusted.is_some() { "s" } else { "" };
+    if let Some(trusted) = trusted {
+        command.env("SSL_CERT_FILE", trusted);
+    }
     command
         .args(line.split(' '))
         .current_dir(service.folder().path())
-        .env("ORG_EXECUTOR_URL", service.url(""))
+        .env("ORG_EXECUTOR_URL", format!("http{secure}://{}", service.rest))
+        .env("ORG_EXECUTOR_WS", format!("ws{secure}://{}", service.websocket))
+        .env("ORG_EXECUTOR_KEY", key)
         .env_remove("CLICOLOR_FORCE")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -1,13 +1,12 @@
 //! How fast each runtime is, beside the floor that nothing built on it can pass, both measured in the same run. These
 //! are measurements, not tests: `cargo test --test it rates:: -- --ignored --nocapture --test-threads 1`.
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use actors::definition::{Definition, Kind};
-use actors::execution::{Client, Options};
+use actors::execution::Options;
 use actors::json::RawObject;
 use actors::settings::Settings;
 use actors::system::{Host, System};
@@ -72,7 +71,7 @@ impl Engine {
 
     async fn start_with(pools: &str, change: impl FnOnce(&mut toml::Table)) -> Self {
         let mut config: toml::Table = include_str!("../../config/default.toml").parse().unwrap();
-        for edge in ["rest", "websocket", "log"] {
+        for edge in ["rest", "websocket", "tls", "log"] {
             config.remove(edge);
         }
         config["store"]["url"] = "mem://".into();
@@ -91,13 +90,13 @@ impl Engine {
             std::fs::write(self.0.folders().catalog.join(name), text).unwrap();
         }
         let definition = Definition::parse(Kind::Tool, &tool(id, metadata).to_string()).unwrap();
-        self.0.create(definition).await.unwrap();
+        self.0.acting_for_itself().create(definition).await.unwrap();
     }
 
     async fn run(&self, id: &str) {
-        let client = Client(IpAddr::V4(Ipv4Addr::LOCALHOST));
-        let execution =
-            self.0.execute(Kind::Tool, id, RawObject::new(), Options::default(), client, None).await.unwrap();
+        let acting = self.0.acting_for_itself();
+        let execution = acting.execute(Kind::Tool, id, RawObject::new(), Options::default(), None);
+        let execution = execution.await.unwrap();
         let outcome = execution.outcome().await;
         assert!(outcome.result.is_ok(), "{outcome:?}");
     }

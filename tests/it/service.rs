@@ -79,6 +79,11 @@ impl Launch {
         self.folder.path().join(name)
     }
 
+    /// Its folder, to be used again.
+    pub fn folder(&self) -> Arc<TempDir> {
+        Arc::clone(&self.folder)
+    }
+
     /// Keeps nothing on disk.
     pub fn memory(self) -> Self {
         self.set("STORE__URL", "mem://")

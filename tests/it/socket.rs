@@ -38,7 +38,7 @@ impl Socket {
     pub async fn open_with(
         address: SocketAddr,
         path: &str,
-        headers: &[(&'static str, &'static str)],
+        headers: &[(&'static str, &str)],
     ) -> tungstenite::Result<Self> {
         let mut request = format!("ws://{address}{path}").into_client_request()?;
         for (name, value) in headers {

@@ -121,7 +121,7 @@ impl State {
         if self.queued_bytes + bytes > self.max_queued_bytes && !lane.queue.is_empty() {
             return overloaded(lane, "the inputs that wait are too large together; try again later".into());
         }
-        let max = self.max_per_client;
+        let max = job.max_open.map_or(self.max_per_client, |own| own.min(self.max_per_client));
         if self.of_clients.get(&job.client).is_some_and(|open| *open >= max) {
             return overloaded(lane, format!("this client has {max} executions open; try again later"));
         }

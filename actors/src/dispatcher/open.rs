@@ -109,6 +109,7 @@ impl Open {
             kind: self.job.definition.kind,
             id: self.job.definition.id.clone(),
             revision: Some(self.job.definition.number),
+            client: self.job.client,
             input: self.job.input.text.as_str().into(),
             accepted_ms: self.accepted_ms,
             progress,

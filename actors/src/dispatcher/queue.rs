@@ -318,7 +318,7 @@ mod tests {
     use crate::definition::Kind;
 
     fn client(number: u8) -> Client {
-        Client(IpAddr::V4(Ipv4Addr::new(127, 0, 0, number)))
+        Client::Address(IpAddr::V4(Ipv4Addr::new(127, 0, 0, number)))
     }
 
     fn entry(item: u32, priority: u8, of: u8, definition: &str, max: Option<usize>) -> Entry<u32> {

@@ -68,6 +68,7 @@ impl State {
             input: Input { text: execution.input },
             options: execution.options,
             client: execution.client,
+            max_open: None,
             traceparent: execution.traceparent,
             log: None,
             kept: Kept::default(),

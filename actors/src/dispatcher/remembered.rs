@@ -79,14 +79,15 @@ fn weight(snapshot: &Snapshot) -> usize {
 mod tests {
     use super::*;
     use crate::definition::Kind;
-    use crate::execution::Outcome;
+    use crate::execution::{Client, Outcome};
 
     fn snapshot(number: u128, output: usize) -> Snapshot {
         let outcome = Outcome::succeeded("x".repeat(output));
         let ended = Ended { outcome, started_ms: Some(1), ended_ms: 2, attempts: 1, log: None };
         let progress = Progress::Ended(Arc::new(ended));
         let (uuid, id, input) = (Uuid::from_u128(number), "t".to_owned(), "{}".into());
-        Snapshot { uuid, kind: Kind::Tool, id, revision: Some(1), input, accepted_ms: 0, progress }
+        let client = Client::UNNAMED;
+        Snapshot { uuid, kind: Kind::Tool, id, revision: Some(1), client, input, accepted_ms: 0, progress }
     }
 
     #[test]

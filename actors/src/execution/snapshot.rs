@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{Ended, State};
+use super::{Client, Ended, State};
 use crate::definition::Kind;
 use crate::error::{Error, Result};
 
@@ -20,6 +20,8 @@ pub struct Snapshot {
     pub id: String,
     /// The number of its revision; none where it was accepted by a version that did not note it.
     pub revision: Option<u64>,
+    /// To whom it belongs.
+    pub client: Client,
     /// The merged and checked input, as JSON text.
     pub input: Arc<str>,
     /// When it was accepted, in milliseconds since the epoch.
@@ -80,12 +82,13 @@ impl Snapshot {
         }
     }
 
-    /// As JSON text: `uuid`, `kind`, `id`, `revision`, `state`, `input`, times in milliseconds since the epoch (`accepted_ms`, and as far
+    /// As JSON text: `uuid`, `kind`, `id`, `revision`, `state`, `client`, `input`, times in milliseconds since the epoch (`accepted_ms`, and as far
     /// as it has come `started_ms` and `ended_ms`), `attempts`, and of one that ended `output`, or `error` and `code`.
     pub fn to_json(&self) -> String {
         let id_field = self.kind.field("id");
         let mut about = json!({
             "uuid": self.uuid, "kind": self.kind.name(), "state": self.phase().name(), "accepted_ms": self.accepted_ms,
+            "client": self.client.to_string(),
         });
         about[&id_field] = self.id.as_str().into();
         if let Some(revision) = self.revision {
@@ -135,6 +138,8 @@ pub struct PageRequest {
     pub kind: Option<Kind>,
     /// Of the definition with exactly this id.
     pub id: Option<String>,
+    /// Of this client.
+    pub client: Option<Client>,
     /// Accepted at or after this time, in milliseconds since the epoch.
     pub from_ms: Option<u64>,
     /// Accepted before this time, in milliseconds since the epoch.
@@ -147,6 +152,7 @@ impl PageRequest {
         self.phase.is_none_or(|phase| phase == snapshot.phase())
             && self.kind.is_none_or(|kind| kind == snapshot.kind)
             && self.id.as_ref().is_none_or(|id| *id == snapshot.id)
+            && self.client.is_none_or(|client| client == snapshot.client)
             && self.from_ms.is_none_or(|from| snapshot.accepted_ms >= from)
             && self.to_ms.is_none_or(|to| snapshot.accepted_ms < to)
     }

@@ -18,8 +18,10 @@ use crate::definition::{Definition, Kind};
 use crate::query::Text;
 
 mod fields;
+mod similar;
 
 use fields::Fields;
+use similar::Similar;
 
 /// What an index of this version says of itself; another one is made anew.
 const FORMAT: &str = "1";

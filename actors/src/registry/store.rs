@@ -20,6 +20,7 @@ use crate::execution::now_ms;
 
 mod definitions;
 mod executions;
+mod keys;
 mod outputs;
 
 pub use definitions::{Change, Noted, Place, Scan, Stored};
@@ -289,6 +290,7 @@ async fn connect(location: &Location, memory: Memory) -> Result<Surreal<Db>, Sto
     database.query(SCHEMA).await?.check()?;
     database.query(definitions::SCHEMA).await?.check()?;
     database.query(executions::SCHEMA).await?.check()?;
+    database.query(keys::SCHEMA).await?.check()?;
     check_version(&database).await?;
     Ok(database)
 }

@@ -8,12 +8,10 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::System;
-use crate::definition::Kind;
 use crate::dispatcher::{self, Attached, Caller, Cancelled, Notice};
 use crate::error::{Code, Error, Result};
-use crate::execution::{Client, Job, Key, Options, Outcome, Page, PageRequest, Progress, Snapshot};
+use crate::execution::{Job, Key, Outcome, Page, PageRequest, Progress, Snapshot};
 use crate::journal;
-use crate::json::RawObject;
 
 /// How many dispatchers in a row may fail while they are asked.
 const FAILURES: u32 = 5;
@@ -64,7 +62,7 @@ fn postponed() -> Outcome {
 
 /// What came of asking for the news of an execution.
 #[derive(Debug)]
-pub enum Following {
+pub(crate) enum Following {
     /// They come on this way.
     News(mpsc::UnboundedReceiver<Notice>),
     /// It ended so.
@@ -72,24 +70,12 @@ pub enum Following {
 }
 
 impl System {
-    /// Runs a definition, without a session: gives the execution's uuid once it is accepted, and the way on which its
-    /// outcome comes. It goes on when nobody waits for it.
+    /// Submits an execution without a session: it is there once it is accepted, and goes on when nobody waits for it.
     ///
     /// # Errors
-    /// `not_found`, `invalid`, `unprocessable`, `overloaded`, `draining`, `unavailable`.
-    pub async fn execute(
-        &self,
-        kind: Kind,
-        id: &str,
-        input: RawObject,
-        options: Options,
-        client: Client,
-        traceparent: Option<String>,
-    ) -> Result<Execution> {
-        let definition = self.resolve(client, kind, id).await?;
-        let warning = definition.spec.deprecated.clone();
-        let mut job = Job::new(Uuid::now_v7(), definition, input, options, client)?;
-        job.traceparent = traceparent;
+    /// `overloaded`, `draining`, `unavailable`.
+    pub(crate) async fn execute(&self, job: Job) -> Result<Execution> {
+        let warning = job.definition.spec.deprecated.clone();
         let (sender, mut news) = mpsc::unbounded_channel();
         self.submit(Box::new(job), Caller::Channel(sender)).await?;
         loop {
@@ -113,7 +99,7 @@ impl System {
     ///
     /// # Errors
     /// `unavailable`.
-    pub async fn cancel(&self, uuid: Uuid) -> Result<Cancelled> {
+    pub(crate) async fn cancel(&self, uuid: Uuid) -> Result<Cancelled> {
         let dispatcher = self.inner.names.dispatcher();
         let asked = |reply| dispatcher::Msg::Cancel { uuid, reply };
         match self.call::<dispatcher::Msg, _>(&dispatcher, asked).await? {
@@ -129,7 +115,7 @@ impl System {
     ///
     /// # Errors
     /// `not_found`; `unavailable`.
-    pub async fn execution(&self, uuid: Uuid) -> Result<Snapshot> {
+    pub(crate) async fn execution(&self, uuid: Uuid) -> Result<Snapshot> {
         let dispatcher = self.inner.names.dispatcher();
         let find = |reply| dispatcher::Msg::Find { uuid, reply };
         let known: Option<Box<Snapshot>> = self.call::<dispatcher::Msg, _>(&dispatcher, find).await?;
@@ -144,7 +130,7 @@ impl System {
     ///
     /// # Errors
     /// `not_found`; `unavailable`.
-    pub async fn execution_log(&self, uuid: Uuid) -> Result<String> {
+    pub(crate) async fn execution_log(&self, uuid: Uuid) -> Result<String> {
         let dispatcher = self.inner.names.dispatcher();
         let log = |reply| dispatcher::Msg::Log { uuid, reply };
         if let Some(log) = self.call::<dispatcher::Msg, _>(&dispatcher, log).await? {
@@ -160,7 +146,7 @@ impl System {
     ///
     /// # Errors
     /// `unavailable`.
-    pub async fn executions(&self, request: PageRequest) -> Result<Page> {
+    pub(crate) async fn executions(&self, request: PageRequest) -> Result<Page> {
         let dispatcher = self.inner.names.dispatcher();
         // What is open first: what ends meanwhile is found again among those that ended.
         let page = request.clone();
@@ -195,7 +181,7 @@ impl System {
     ///
     /// # Errors
     /// `not_found`; `unavailable`.
-    pub async fn attach(&self, uuid: Uuid) -> Result<Following> {
+    pub(crate) async fn attach(&self, uuid: Uuid) -> Result<Following> {
         let (sender, news) = mpsc::unbounded_channel();
         match self.follow(uuid, Caller::Channel(sender)).await? {
             None => Ok(Following::News(news)),
@@ -207,7 +193,7 @@ impl System {
     ///
     /// # Errors
     /// `not_found`; `unavailable`.
-    pub async fn follow(&self, uuid: Uuid, caller: Caller) -> Result<Option<Outcome>> {
+    pub(crate) async fn follow(&self, uuid: Uuid, caller: Caller) -> Result<Option<Outcome>> {
         let attach = || {
             let caller = caller.clone();
             let attach = move |reply| dispatcher::Msg::Attach { uuid, caller, reply };
@@ -243,6 +229,6 @@ impl System {
     }
 }
 
-fn unknown() -> Error {
+pub(super) fn unknown() -> Error {
     Error::new(Code::NotFound, "there is no execution with this uuid")
 }

@@ -1,16 +1,14 @@
 //! What the text index holds of a definition, and how words are looked for in it.
 
 use tantivy::columnar::StrColumn;
-use tantivy::query::{
-    BooleanQuery, BoostQuery, EmptyQuery, FuzzyTermQuery, Occur, PhraseQuery, Query, TermQuery,
-};
+use tantivy::query::{BooleanQuery, BoostQuery, EmptyQuery, Occur, PhraseQuery, Query, TermQuery};
 use tantivy::schema::{FAST, Field, IndexRecordOption, STRING, Schema, TextFieldIndexing, TextOptions};
 use tantivy::tokenizer::{
     AsciiFoldingFilter, LowerCaser, RemoveLongFilter, SimpleTokenizer, TextAnalyzer, TokenStream,
 };
 use tantivy::{DocAddress, Index, Score, Searcher, TantivyDocument, Term};
 
-use super::{Hit, SearchError};
+use super::{Hit, SearchError, Similar};
 use crate::definition::{Definition, Kind};
 use crate::query::Text;
 
@@ -23,16 +21,11 @@ const MAX_WORD: usize = 64;
 /// How much more a word counts in the id and in a tag than in the description.
 const BOOSTS: [Score; 3] = [4.0, 3.0, 1.0];
 
-/// How much a word counts that only begins with what is looked for, and one with a typo.
-const BEGINS: Score = 0.5;
-const TYPO: Score = 0.25;
-
 /// Beginnings and typos are looked for where fewer definitions than this have the word itself: beyond, nobody gets to them.
 const PLENTY: u64 = 1_000;
 
-/// From which length on words may have one typo, and two.
-const ONE_TYPO: usize = 4;
-const TWO_TYPOS: usize = 8;
+/// A part of a query, and whether it has to hold.
+type Clause = (Occur, Box<dyn Query>);
 
 /// The fields of an entry. Tools and functions have fields of their own, so that one is never looked for among the
 /// others.
@@ -104,7 +97,7 @@ impl Fields {
         let fields = self.of_kind[kind as usize];
         let (mut any, mut all) = (Vec::new(), Vec::new());
         for word in text.words.iter().flat_map(|word| self.split(word)) {
-            any.push((Occur::Should, Self::word(fields, &word, searcher)?));
+            any.extend(Self::word(fields, &word, searcher)?);
         }
         for phrase in &text.phrases {
             all.push((Occur::Must, Self::phrase(fields, &self.split(phrase))));
@@ -117,6 +110,10 @@ impl Fields {
             if !words.is_empty() {
                 all.push((Occur::MustNot, Self::phrase(fields, &words)));
             }
+        }
+        if all.is_empty() {
+            // A union of nothing but words is searched without a look at all that have one of them (block-max WAND).
+            return Ok(Some(Box::new(BooleanQuery::new(any))));
         }
         let has_phrase = !text.phrases.is_empty();
         // Where a phrase is asked for, words beside it make an answer better, not one.
@@ -158,29 +155,27 @@ impl Fields {
         found
     }
 
-    fn word(fields: [Field; 3], word: &str, searcher: &Searcher) -> Result<Box<dyn Query>, SearchError> {
-        let mut ways: Vec<(Occur, Box<dyn Query>)> = Vec::new();
-        let mut add = |query: Box<dyn Query>, boost| {
-            ways.push((Occur::Should, Box::new(BoostQuery::new(query, boost))));
+    /// The ways in which a definition may have a word.
+    fn word(fields: [Field; 3], word: &str, searcher: &Searcher) -> Result<Vec<Clause>, SearchError> {
+        let (mut ways, mut known) = (Vec::new(), 0);
+        let mut add = |term, boost| {
+            let query = Box::new(TermQuery::new(term, IndexRecordOption::WithFreqs));
+            ways.push((Occur::Should, Box::new(BoostQuery::new(query, boost)) as Box<dyn Query>));
         };
-        let mut known = 0;
         for (field, boost) in fields.into_iter().zip(BOOSTS) {
             let term = Term::from_field_text(field, word);
             known += searcher.doc_freq(&term)?;
-            add(Box::new(TermQuery::new(term, IndexRecordOption::WithFreqs)), boost);
+            add(term, boost);
         }
-        let length = word.chars().count();
-        if known < PLENTY && length >= 2 {
-            let typos = u8::from(length >= ONE_TYPO) + u8::from(length >= TWO_TYPOS);
+        if known < PLENTY {
+            let similar = Similar::to(word)?;
             for (field, boost) in fields.into_iter().zip(BOOSTS) {
-                let term = || Term::from_field_text(field, word);
-                add(Box::new(FuzzyTermQuery::new_prefix(term(), 0, true)), boost * BEGINS);
-                if typos > 0 {
-                    add(Box::new(FuzzyTermQuery::new(term(), typos, true)), boost * TYPO);
+                for (term, weight) in similar.terms(searcher, field)? {
+                    add(term, boost * weight);
                 }
             }
         }
-        Ok(Box::new(BooleanQuery::new(ways)))
+        Ok(ways)
     }
 
     fn phrase(fields: [Field; 3], words: &[String]) -> Box<dyn Query> {

@@ -32,6 +32,9 @@ pub const SCHEMA: &str = "
 
 const COLUMNS: &str = "key, name, tags, definition, number, created_ms, updated_ms, pin";
 
+/// The columns of a [`Stored`].
+const STORED: &str = "key, definition, created_ms, updated_ms";
+
 /// The columns of a [`Place`].
 const PLACE: &str = "key, created_ms, updated_ms";
 
@@ -60,11 +63,14 @@ pub struct Place {
 }
 
 /// A definition as it is stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, SurrealValue)]
+#[surreal(crate = "surrealdb::types")]
 pub struct Stored {
     /// Its id.
+    #[surreal(rename = "key")]
     pub id: String,
     /// Its JSON text.
+    #[surreal(rename = "definition")]
     pub text: String,
     /// When it was created, in milliseconds since the epoch.
     pub created_ms: u64,
@@ -136,9 +142,9 @@ impl Store {
 
     /// Those of these definitions that there are, in the order of the ids given.
     pub async fn named(&self, kind: Kind, ids: &[String]) -> Result<Vec<Stored>, StoreError> {
-        let rows: Vec<Row> = self.of_these(kind, ids, COLUMNS).await?;
-        let mut found: HashMap<String, Row> = rows.into_iter().map(|row| (row.key.clone(), row)).collect();
-        Ok(ids.iter().filter_map(|id| found.remove(id)).map(Row::stored).collect())
+        let rows: Vec<Stored> = self.of_these(kind, ids, STORED).await?;
+        let mut found: HashMap<String, Stored> = rows.into_iter().map(|row| (row.id.clone(), row)).collect();
+        Ok(ids.iter().filter_map(|id| found.remove(id)).collect())
     }
 
     /// Where those of these definitions that there are stand.
@@ -164,8 +170,7 @@ impl Store {
         sets: &[Vec<String>],
         most: usize,
     ) -> Result<Option<Vec<Stored>>, StoreError> {
-        let found: Option<Vec<Row>> = self.few(kind, sets, COLUMNS, most).await?;
-        Ok(found.map(|rows| rows.into_iter().map(Row::stored).collect()))
+        self.few(kind, sets, STORED, most).await
     }
 
     /// Where they stand; nothing where there are more than `most`.
@@ -204,9 +209,9 @@ impl Store {
         for statement in Statement::of(kind, scan, sort, after) {
             let mut bound = statement.bound;
             bound.push(("limit", ((limit - found.len()) as u64).into_value()));
-            let sql = format!("SELECT {COLUMNS} FROM {} LIMIT $limit", statement.from);
-            let rows: Vec<Row> = self.rows(&sql, bound).await?;
-            found.extend(rows.into_iter().map(Row::stored));
+            let sql = format!("SELECT {STORED} FROM {} LIMIT $limit", statement.from);
+            let rows: Vec<Stored> = self.rows(&sql, bound).await?;
+            found.extend(rows);
             if found.len() == limit {
                 break;
             }
@@ -563,11 +568,6 @@ impl Row {
             updated_ms: revision.updated_ms,
             pin: revision.pin.as_ref().map(|pin| pin.as_str().to_owned()),
         }
-    }
-
-    fn stored(self) -> Stored {
-        let Self { key: id, definition: text, created_ms, updated_ms, .. } = self;
-        Stored { id, text, created_ms, updated_ms }
     }
 
     fn revision(self, kind: Kind) -> Result<Revision, StoreError> {

@@ -2,7 +2,6 @@
 //! ended. Records are only added, and removed when they are old. An output that is large is a file, and its record names it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -537,6 +536,10 @@ fn uuid(text: &str) -> Result<Uuid, StoreError> {
     text.parse().map_err(|_| StoreError::Failed(format!("{text:?} is no uuid")))
 }
 
+fn client(text: &str) -> Result<Client, StoreError> {
+    text.parse().map_err(|_| StoreError::Failed(format!("{text:?} is no client")))
+}
+
 impl ExecutionRow {
     fn of(accepted: &crate::journal::Accepted) -> Self {
         let job = &accepted.job;
@@ -551,7 +554,7 @@ impl ExecutionRow {
             input: job.input.text.clone(),
             priority: u64::from(job.options.priority),
             timeout_ms: job.options.timeout.map(|timeout| timeout.as_millis() as u64),
-            client: job.client.0.to_string(),
+            client: job.client.to_string(),
             traceparent: job.traceparent.clone(),
             accepted_ms: accepted.accepted_ms,
             begun: accepted.is_begun,
@@ -567,10 +570,7 @@ impl ExecutionRow {
     ) -> Result<OpenExecution, StoreError> {
         let missing = || StoreError::Failed(format!("the revision of the execution {} is missing", self.key));
         let definition = revisions.get(&self.revision).cloned().ok_or_else(missing)?;
-        let client: IpAddr = self
-            .client
-            .parse()
-            .map_err(|_| StoreError::Failed(format!("{:?} is no address", self.client)))?;
+        let client = client(&self.client)?;
         let options = Options {
             stream: false,
             timeout: self.timeout_ms.map(Duration::from_millis),
@@ -582,7 +582,7 @@ impl ExecutionRow {
             definition,
             input: self.input,
             options,
-            client: Client(client),
+            client,
             traceparent: self.traceparent,
             number: self.number,
             accepted_ms: self.accepted_ms,
@@ -600,6 +600,7 @@ impl ExecutionRow {
             kind: kind(&self.kind)?,
             id: self.definition,
             revision: self.definition_number,
+            client: client(&self.client)?,
             input: self.input.into(),
             accepted_ms: self.accepted_ms,
             progress,

@@ -1,0 +1,403 @@
+//! The system as one principal may use it. Whoever serves others has this handle and no other, so that there is no way
+//! past its scopes. What a principal may not see is to it as if it were not there.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::{Connection, Execution, Picture, System};
+use crate::access::{About, Caller, Issued, KeyId, NewKey, Principal, Scope};
+use crate::compiled::Compiled;
+use crate::definition::{Definition, Kind, Patch};
+use crate::dispatcher::Cancelled;
+use crate::error::{Code, Error, Result};
+use crate::execution::{
+    Client, Job, Options, Page as ExecutionPage, PageRequest as ExecutionRequest, Snapshot,
+};
+use crate::json::RawObject;
+use crate::query::Filter;
+use crate::registry::{ImportOptions, Imported, Noted, Page, PageRequest};
+use crate::session::Door;
+
+/// What shows an execution: who may run one has to see how it ended.
+const FOLLOW: [Scope; 2] = [Scope::Read, Scope::Execute];
+
+/// A system, and on whose behalf it is used.
+#[derive(Clone, Debug)]
+pub struct Acting {
+    pub(crate) system: System,
+    caller: Caller,
+}
+
+impl System {
+    /// The system for who comes from this address, with this token or without one.
+    ///
+    /// # Errors
+    /// `unauthorized`.
+    pub fn acting_for(&self, token: Option<&str>, address: IpAddr) -> Result<Acting> {
+        let principal = self.inner.keyring.principal(token)?;
+        let client = principal.client(Client::Address(address.to_canonical()));
+        Ok(Acting { system: self.clone(), caller: Caller { principal, client } })
+    }
+
+    /// The system for itself: what it brings along.
+    pub fn acting_for_itself(&self) -> Acting {
+        let caller = Caller { principal: Arc::new(Principal::unbound()), client: Client::UNNAMED };
+        Acting { system: self.clone(), caller }
+    }
+}
+
+impl Acting {
+    /// Refuses who has none of these scopes.
+    ///
+    /// # Errors
+    /// `forbidden`.
+    pub fn may(&self, scopes: &[Scope]) -> Result<()> {
+        self.caller.principal.may(scopes)
+    }
+
+    /// Counts a request against the rate of the principal.
+    ///
+    /// # Errors
+    /// `overloaded`.
+    pub fn count_request(&self) -> Result<()> {
+        self.caller.principal.count_request()
+    }
+
+    /// Waits until the principal may do nothing any more.
+    pub async fn ended(&self) {
+        self.caller.principal.ended().await;
+    }
+
+    /// As whom the principal stands in records.
+    pub fn client(&self) -> Client {
+        self.caller.client
+    }
+
+    /// Adds a definition.
+    ///
+    /// # Errors
+    /// `forbidden`; `conflict` where its id is taken; `overloaded`, `unavailable`.
+    pub async fn create(&self, definition: Definition) -> Result<Arc<Compiled>> {
+        self.may(&[Scope::Write])?;
+        self.may_name(&definition.id)?;
+        self.system.create(definition).await
+    }
+
+    /// The definition of exactly this id.
+    ///
+    /// # Errors
+    /// `forbidden`, `not_found`; `overloaded`, `unavailable`.
+    pub async fn get(&self, kind: Kind, id: &str) -> Result<Arc<Compiled>> {
+        self.may(&[Scope::Read])?;
+        self.sees(kind, id)?;
+        self.system.get(kind, id).await
+    }
+
+    /// The ids of all versions of a name, the highest first.
+    ///
+    /// # Errors
+    /// `forbidden`, `not_found`; `overloaded`, `unavailable`.
+    pub async fn versions(&self, kind: Kind, name: &str) -> Result<Vec<String>> {
+        self.may(&[Scope::Read])?;
+        let mut ids = self.system.versions(kind, name).await?;
+        ids.retain(|id| self.caller.principal.ids().has(id));
+        if ids.is_empty() { Err(kind.not_registered()) } else { Ok(ids) }
+    }
+
+    /// The revisions of a definition that are kept, the newest first, which is the one in force.
+    ///
+    /// # Errors
+    /// `forbidden`, `not_found`; `overloaded`, `unavailable`.
+    pub async fn revisions(&self, kind: Kind, id: &str) -> Result<Vec<Noted>> {
+        self.may(&[Scope::Read])?;
+        self.sees(kind, id)?;
+        self.system.revisions(kind, id).await
+    }
+
+    /// One revision of a definition.
+    ///
+    /// # Errors
+    /// `forbidden`, `not_found`; `overloaded`, `unavailable`.
+    pub async fn revision(&self, kind: Kind, id: &str, number: u64) -> Result<Arc<Compiled>> {
+        self.may(&[Scope::Read])?;
+        self.sees(kind, id)?;
+        self.system.revision(kind, id, number).await
+    }
+
+    /// Makes an earlier revision of a definition the one in force again.
+    ///
+    /// # Errors
+    /// `forbidden`, `not_found`, `precondition_failed`; `overloaded`, `unavailable`.
+    pub async fn roll_back(
+        &self,
+        kind: Kind,
+        id: &str,
+        number: u64,
+        if_match: Option<String>,
+    ) -> Result<Arc<Compiled>> {
+        self.may(&[Scope::Write])?;
+        self.sees(kind, id)?;
+        self.system.roll_back(kind, id, number, if_match).await
+    }
+
+    /// Takes in many definitions of a kind, and tells what became of each, in their order.
+    ///
+    /// # Errors
+    /// `forbidden`, `overloaded`, `unavailable`; what is wrong with one of them is in its own place.
+    pub async fn import(
+        &self,
+        kind: Kind,
+        definitions: Vec<Definition>,
+        options: ImportOptions,
+    ) -> Result<Vec<Result<Imported>>> {
+        self.may(&[Scope::Write])?;
+        let named: Vec<Result<()>> =
+            definitions.iter().map(|definition| self.may_name(&definition.id)).collect();
+        let allowed = definitions.into_iter().zip(&named).filter(|(_, may)| may.is_ok());
+        let allowed: Vec<Definition> = allowed.map(|(definition, _)| definition).collect();
+        let imported =
+            if allowed.is_empty() { Vec::new() } else { self.system.import(kind, allowed, options).await? };
+        let mut imported = imported.into_iter();
+        let missing = || Err(Error::unavailable("there was no answer for it"));
+        let each = named.into_iter().map(|may| may.and_then(|()| imported.next().unwrap_or_else(missing)));
+        Ok(each.collect())
+    }
+
+    /// Replaces the given fields of a definition.
+    ///
+    /// # Errors
+    /// `forbidden`, `not_found`, `precondition_failed`, `invalid`; `overloaded`, `unavailable`.
+    pub async fn update(
+        &self,
+        kind: Kind,
+        id: &str,
+        patch: Patch,
+        if_match: Option<String>,
+    ) -> Result<Arc<Compiled>> {
+        self.may(&[Scope::Write])?;
+        self.sees(kind, id)?;
+        self.system.update(kind, id, patch, if_match).await
+    }
+
+    /// Removes a definition; executions that were accepted with it keep it.
+    ///
+    /// # Errors
+    /// `forbidden`, `not_found`, `precondition_failed`; `overloaded`, `unavailable`.
+    pub async fn delete(&self, kind: Kind, id: &str, if_match: Option<String>) -> Result<Arc<Compiled>> {
+        self.may(&[Scope::Write])?;
+        self.sees(kind, id)?;
+        self.system.delete(kind, id, if_match).await
+    }
+
+    /// Fetches a definition from the configured sources and adds it.
+    ///
+    /// # Errors
+    /// `forbidden`, `not_found`, `source_unavailable`, `conflict`; `overloaded`, `unavailable`.
+    pub async fn register(&self, kind: Kind, id: &str) -> Result<Arc<Compiled>> {
+        self.may(&[Scope::Write])?;
+        self.may_name(id)?;
+        self.system.register(kind, id).await
+    }
+
+    /// Fetches a definition again from the source that it came from, and tells whether that made a new revision.
+    ///
+    /// # Errors
+    /// `forbidden`, `not_found`, `conflict` where it came from none, `source_unavailable`, `precondition_failed` where it
+    /// was written meanwhile; `overloaded`, `unavailable`.
+    pub async fn refresh(&self, kind: Kind, id: &str) -> Result<(Arc<Compiled>, bool)> {
+        self.may(&[Scope::Write])?;
+        self.sees(kind, id)?;
+        self.system.refresh(kind, id).await
+    }
+
+    /// All definitions of a kind that a source lists.
+    ///
+    /// # Errors
+    /// `forbidden`, `not_found`, `source_unavailable`; `overloaded`, `unavailable`.
+    pub async fn list_source(&self, kind: Kind, source: &str) -> Result<Vec<Definition>> {
+        self.may(&[Scope::Write])?;
+        self.system.list_source(kind, source).await
+    }
+
+    /// A page of the definitions that a filter matches.
+    ///
+    /// # Errors
+    /// `forbidden`, `overloaded`, `unavailable`.
+    pub async fn query(&self, kind: Kind, filter: Filter, page: PageRequest) -> Result<Page> {
+        self.may(&[Scope::Read])?;
+        let filter = self.caller.principal.ids().narrow(kind, filter)?;
+        self.system.query(kind, filter, page).await
+    }
+
+    /// Runs a definition, without a session: gives the execution's uuid once it is accepted, and the way on which its
+    /// outcome comes. It goes on when nobody waits for it.
+    ///
+    /// # Errors
+    /// `forbidden`, `not_found`, `invalid`, `unprocessable`, `overloaded`, `draining`, `unavailable`.
+    pub async fn execute(
+        &self,
+        kind: Kind,
+        id: &str,
+        input: RawObject,
+        options: Options,
+        traceparent: Option<String>,
+    ) -> Result<Execution> {
+        self.may(&[Scope::Execute])?;
+        let definition = self.resolve(kind, id).await?;
+        let job = self.job(Uuid::now_v7(), definition, input, options)?;
+        self.system.execute(Job { traceparent, ..job }).await
+    }
+
+    /// Starts a session for a new connection, on which so many requests may be open at the same time.
+    ///
+    /// # Errors
+    /// `forbidden`, `draining`, `overloaded`, `unavailable`.
+    pub async fn open_session(
+        &self,
+        door: Door,
+        traceparent: Option<String>,
+        window: usize,
+    ) -> Result<Connection> {
+        self.may(&[Scope::Execute])?;
+        self.system.open_session(self, door, traceparent, window).await
+    }
+
+    /// What this id, name or range means, where it is kept ready and may be used.
+    pub(crate) fn known(&self, kind: Kind, id: &str) -> Option<Arc<Compiled>> {
+        self.system.known(kind, id).filter(|definition| self.caller.principal.ids().has(&definition.id))
+    }
+
+    /// The definition that this id, bare name, `name:latest` or range means.
+    pub(crate) async fn resolve(&self, kind: Kind, id: &str) -> Result<Arc<Compiled>> {
+        let definition = self.system.resolve(self.caller.client, kind, id).await?;
+        self.sees(kind, &definition.id)?;
+        Ok(definition)
+    }
+
+    /// An execution of this definition, of the principal.
+    pub(crate) fn job(
+        &self,
+        uuid: Uuid,
+        definition: Arc<Compiled>,
+        input: RawObject,
+        options: Options,
+    ) -> Result<Job> {
+        let job = Job::new(uuid, definition, input, options, self.caller.client)?;
+        Ok(Job { max_open: self.caller.principal.max_open(), ..job })
+    }
+
+    /// Ends an execution, wherever it is; its caller is told in the usual way.
+    ///
+    /// # Errors
+    /// `forbidden`, `not_found`, `unavailable`.
+    pub async fn cancel(&self, uuid: Uuid) -> Result<Cancelled> {
+        self.may(&[Scope::Execute])?;
+        self.owns(uuid).await?;
+        self.system.cancel(uuid).await
+    }
+
+    /// What is known of an execution.
+    ///
+    /// # Errors
+    /// `forbidden`, `not_found`; `unavailable`.
+    pub async fn execution(&self, uuid: Uuid) -> Result<Snapshot> {
+        self.may(&FOLLOW)?;
+        let snapshot = self.system.execution(uuid).await?;
+        self.is_own(&snapshot)?;
+        Ok(snapshot)
+    }
+
+    /// The end of what an execution printed until now.
+    ///
+    /// # Errors
+    /// `forbidden`, `not_found`; `unavailable`.
+    pub async fn execution_log(&self, uuid: Uuid) -> Result<String> {
+        self.may(&FOLLOW)?;
+        self.owns(uuid).await?;
+        self.system.execution_log(uuid).await
+    }
+
+    /// A page of executions, the newest first.
+    ///
+    /// # Errors
+    /// `forbidden`, `unavailable`.
+    pub async fn executions(&self, request: ExecutionRequest) -> Result<ExecutionPage> {
+        self.may(&FOLLOW)?;
+        let client = if self.sees_all() { request.client } else { Some(self.caller.client) };
+        self.system.executions(ExecutionRequest { client, ..request }).await
+    }
+
+    /// Refuses an execution of another principal as if it were not there.
+    ///
+    /// # Errors
+    /// `not_found`; `unavailable`.
+    pub(crate) async fn owns(&self, uuid: Uuid) -> Result<()> {
+        if self.sees_all() {
+            return Ok(());
+        }
+        self.is_own(&self.system.execution(uuid).await?)
+    }
+
+    fn is_own(&self, snapshot: &Snapshot) -> Result<()> {
+        if self.sees_all() || snapshot.client == self.caller.client {
+            Ok(())
+        } else {
+            Err(super::executions::unknown())
+        }
+    }
+
+    /// The tree at this moment.
+    ///
+    /// # Errors
+    /// `forbidden`.
+    pub async fn picture(&self) -> Result<Picture> {
+        self.may(&[Scope::Read])?;
+        Ok(self.system.picture().await)
+    }
+
+    /// What is known of all API keys, the oldest first.
+    ///
+    /// # Errors
+    /// `forbidden`.
+    pub fn keys(&self) -> Result<Vec<About>> {
+        self.may(&[Scope::Admin])?;
+        Ok(self.system.inner.keyring.all())
+    }
+
+    /// Makes an API key, which is shown this once.
+    ///
+    /// # Errors
+    /// `forbidden`, `invalid`, `conflict`; `overloaded`, `unavailable`.
+    pub async fn create_key(&self, new: NewKey) -> Result<Issued> {
+        self.may(&[Scope::Admin])?;
+        self.system.create_key(new).await
+    }
+
+    /// Revokes an API key: its sessions end.
+    ///
+    /// # Errors
+    /// `forbidden`, `not_found`, `conflict`; `overloaded`, `unavailable`.
+    pub async fn revoke_key(&self, id: KeyId) -> Result<About> {
+        self.may(&[Scope::Admin])?;
+        self.system.revoke_key(id).await
+    }
+
+    fn sees_all(&self) -> bool {
+        self.caller.principal.has(&[Scope::Admin])
+    }
+
+    /// Refuses an id that the principal may not use as if there were none.
+    fn sees(&self, kind: Kind, id: &str) -> Result<()> {
+        if self.caller.principal.ids().has(id) { Ok(()) } else { Err(kind.not_registered()) }
+    }
+
+    /// Refuses to make something with an id that the principal may not use.
+    fn may_name(&self, id: &str) -> Result<()> {
+        if self.caller.principal.ids().has(id) {
+            return Ok(());
+        }
+        Err(Error::new(Code::Forbidden, "this key may not use this id"))
+    }
+}
