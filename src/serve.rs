@@ -112,19 +112,26 @@ impl Signals {
     /// Serves until a signal or a failure that cannot be borne; SIGHUP applies a changed configuration.
     async fn wait(&mut self, system: &System, file: Option<PathBuf>, config: &Config) -> Ending {
         let mut pools = config.engine.pools.clone();
+        let mut allow = config.engine.egress.allow.clone();
         loop {
             tokio::select! {
                 _ = self.interrupt.recv() => return Ending::Asked("SIGINT"),
                 _ = self.terminate.recv() => return Ending::Asked("SIGTERM"),
                 reason = system.fatal() => return Ending::Fatal(reason),
                 _ = self.hangup.recv() => match config::load(file.as_deref()) {
-                    Ok(changed) if changed.engine.pools == pools => {
-                        tracing::info!("SIGHUP: the pools are as they were; other sections need a restart");
-                    }
                     Ok(changed) => {
-                        pools = changed.engine.pools;
-                        system.resize(pools.clone());
-                        tracing::info!("SIGHUP: the pools were resized; other sections need a restart");
+                        if changed.engine.egress.allow != allow {
+                            allow = changed.engine.egress.allow;
+                            system.allow(allow.clone());
+                            tracing::info!("SIGHUP: `egress.allow` was changed");
+                        }
+                        if changed.engine.pools == pools {
+                            tracing::info!("SIGHUP: the pools are as they were; other sections need a restart");
+                        } else {
+                            pools = changed.engine.pools;
+                            system.resize(pools.clone());
+                            tracing::info!("SIGHUP: the pools were resized; other sections need a restart");
+                        }
                     }
                     Err(error) => tracing::error!(%error, "SIGHUP: the configuration was left as it is"),
                 },

@@ -23,7 +23,7 @@ use crate::registry::{
 use crate::root::{self, RootActor};
 use crate::runtime::{Context, Places};
 use crate::session::{self, Backlog, Door, FRAMES, Frame};
-use crate::settings::{PoolSettings, Settings};
+use crate::settings::{Allowed, PoolSettings, Settings};
 use crate::{pools, sessions};
 
 mod drain;
@@ -455,6 +455,11 @@ impl System {
             })
             .await?;
         Ok(Connection { session, frames, backlog, log })
+    }
+
+    /// From now on this may be reached though it is private, and nothing else that is.
+    pub fn allow(&self, entries: Vec<Allowed>) {
+        self.inner.context.egress.allow(entries);
     }
 
     /// Gives the pools other bounds, without a restart.
