@@ -239,7 +239,9 @@ impl Config {
             )));
         }
         if self.tls.certificate.is_empty() != self.tls.key.is_empty() {
-            return Err(ConfigError("of `tls.certificate` and `tls.key` one is set and the other is not".into()));
+            return Err(ConfigError(
+                "of `tls.certificate` and `tls.key` one is set and the other is not".into(),
+            ));
         }
         let mut names = BTreeSet::new();
         for source in &self.engine.sources {

@@ -10,6 +10,7 @@ mod config;
 mod credentials;
 mod doors;
 mod envelope;
+mod reload;
 mod rest;
 mod serve;
 mod tally;

@@ -1,11 +1,8 @@
 //! The life of the service: configure, start, serve until a signal, drain.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use actors::execution::Runtime;
-use actors::settings::{AuthSettings, PoolSettings, Settings};
 use actors::system::{Host, System};
 use anyhow::{Context, Result, bail};
 use tokio::net::TcpListener;
@@ -13,6 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::config::{self, Config};
+use crate::reload::Reload;
 use crate::tls::Tls;
 use crate::{catalog, rest, telemetry, ws};
 
@@ -26,8 +24,8 @@ const GOODBYE: Duration = Duration::from_secs(2);
 pub async fn run(file: Option<PathBuf>, insecure: bool) -> Result<()> {
     let config = config::load(file.as_deref())?;
     telemetry::init(&config.log)?;
-    // Beyond loopback nothing is listened on before it is known that a key is asked for.
     let tls = Tls::load(&config.tls)?;
+    // Beyond loopback nothing is listened on before it is known that a key is asked for.
     let exposure = config.check_exposure(insecure);
     let early = if exposure.is_ok() { Some(listeners(&config).await?) } else { None };
     rest::metrics::install()?;
@@ -55,20 +53,20 @@ pub async fn run(file: Option<PathBuf>, insecure: bool) -> Result<()> {
         system.clone(),
         closing.clone(),
     ));
-    let sockets =
-        tokio::spawn(ws::serve(
-            websocket_listener,
-            config.websocket.clone(),
-            tls.as_ref().map(Tls::websocket),
-            system.clone(),
-            closing,
-        ));
+    let sockets = tokio::spawn(ws::serve(
+        websocket_listener,
+        config.websocket.clone(),
+        tls.as_ref().map(Tls::websocket),
+        system.clone(),
+        closing,
+    ));
     if tls.is_none() && config.check_exposure(false).is_err() {
         tracing::warn!("there is no TLS: whoever is on the way sees the keys that clients show; see `[tls]`");
     }
     tracing::info!(rest = %addresses.0, websocket = %addresses.1, "ready");
 
-    let ending = signals.wait(&system, tls.as_ref(), file, &config).await;
+    let mut reload = Reload::new(&config, tls);
+    let ending = signals.wait(&system, &mut reload, file).await;
     close.send_replace(true);
     match ending {
         Ending::Asked(name) => {
@@ -142,61 +140,17 @@ impl Signals {
     }
 
     /// Serves until a signal or a failure that cannot be borne; SIGHUP applies a changed configuration.
-    async fn wait(
-        &mut self,
-        system: &System,
-        tls: Option<&Tls>,
-        file: Option<PathBuf>,
-        config: &Config,
-    ) -> Ending {
-        let (mut pools, mut auth) = (config.engine.pools.clone(), config.engine.auth.clone());
+    async fn wait(&mut self, system: &System, reload: &mut Reload, file: Option<PathBuf>) -> Ending {
         loop {
             tokio::select! {
                 _ = self.interrupt.recv() => return Ending::Asked("SIGINT"),
                 _ = self.terminate.recv() => return Ending::Asked("SIGTERM"),
                 reason = system.fatal() => return Ending::Fatal(reason),
                 _ = self.hangup.recv() => match config::load(file.as_deref()) {
-                    Ok(changed) => {
-                        match tls.map(|tls| tls.reload(&changed.tls)) {
-                            Some(Ok(())) => tracing::info!("SIGHUP: the certificate was read again"),
-                            Some(Err(error)) => {
-                                tracing::error!("SIGHUP: the certificate was left as it is: {error:#}");
-                            }
-                            None => {}
-                        }
-                        apply(system, changed.engine, &mut pools, &mut auth);
-                    }
+                    Ok(changed) => reload.apply(system, changed),
                     Err(error) => tracing::error!(%error, "SIGHUP: the configuration was left as it is"),
                 },
             }
         }
-    }
-}
-
-/// Applies what can be changed without a restart: the sizes of the pools, and whose tokens are taken, whose keys are read
-/// again in any case.
-fn apply(
-    system: &System,
-    changed: Settings,
-    pools: &mut BTreeMap<Runtime, PoolSettings>,
-    auth: &mut AuthSettings,
-) {
-    if changed.pools == *pools {
-        tracing::info!("SIGHUP: the pools are as they were; other sections need a restart");
-    } else {
-        *pools = changed.pools;
-        system.resize(pools.clone());
-        tracing::info!("SIGHUP: the pools were resized; other sections need a restart");
-    }
-    let issuers = changed.auth.issuers;
-    if issuers.is_empty() && auth.issuers.is_empty() {
-        return;
-    }
-    auth.issuers = issuers;
-    match system.trust(auth) {
-        Ok(()) => {
-            tracing::info!(issuers = auth.issuers.len(), "SIGHUP: the keys of the issuers were read again")
-        }
-        Err(error) => tracing::error!(%error, "SIGHUP: the issuers were left as they are"),
     }
 }

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::sync::{Semaphore, watch};
 
+use crate::egress::{Egress, Reach};
 use crate::settings::ArtifactSettings;
 pub use fetch::under_roots;
 use fetch::{Origin, Rules};
@@ -174,14 +175,20 @@ impl Artifacts {
     ///
     /// # Errors
     /// One sentence: the folder cannot be made or read.
-    pub fn open(settings: &ArtifactSettings, folder: PathBuf, roots: Vec<PathBuf>) -> Result<Self, String> {
+    pub fn open(
+        settings: &ArtifactSettings,
+        folder: PathBuf,
+        roots: Vec<PathBuf>,
+        egress: Egress,
+    ) -> Result<Self, String> {
         let keep = Keep::open(&folder, settings.cache_mb)
             .map_err(|error| format!("the folder {} cannot be used: {error}", folder.display()))?;
         let rules = Arc::new(Rules {
             roots,
             max_mib: settings.max_mb,
             timeout: Duration::from_millis(settings.fetch_timeout_ms),
-            allow_private: settings.allow_private,
+            egress,
+            reach: Reach::of(settings.allow_private),
         });
         let places = Semaphore::new(MAX_FETCHES);
         Ok(Self { shared: Arc::new(Shared { rules, keep, coming: Mutex::default(), places }) })

@@ -136,7 +136,15 @@ pub struct Failure {
     pub message: String,
 }
 
+/// The code of an outcome where the address to be called may not be reached.
+pub const EGRESS_DENIED: &str = "egress_denied";
+
 impl Outcome {
+    /// Whether another attempt would fail in the same way.
+    pub fn is_for_good(&self) -> bool {
+        self.result.as_ref().is_err_and(|failure| failure.code == EGRESS_DENIED)
+    }
+
     /// It gave this output, as JSON text.
     pub fn succeeded(output: String) -> Self {
         Self { state: State::Succeeded, result: Ok(output.into()) }

@@ -8,7 +8,7 @@ use reqwest::Url;
 use rmcp::model::Tool;
 use tokio::process::{Child, Command};
 
-use crate::egress;
+use crate::egress::{Egress, Failure, Reach};
 use crate::group::Group;
 use crate::log::LogRing;
 use crate::settings::SourceSettings;
@@ -17,7 +17,7 @@ mod bounded;
 mod connection;
 mod definition;
 
-pub use bounded::Bound;
+pub use bounded::{Bound, Way};
 pub use connection::{Connection, Ears, in_words};
 
 /// How many tools are read of one server.
@@ -36,17 +36,17 @@ pub struct Found {
 ///
 /// # Errors
 /// What went wrong, to read on after the source's name.
-pub async fn tools(source: &SourceSettings) -> Result<Vec<Found>, String> {
+pub async fn tools(egress: &Egress, source: &SourceSettings) -> Result<Vec<Found>, String> {
     let limit = Duration::from_millis(source.timeout_ms);
-    let found = tokio::time::timeout(limit, listed(source)).await;
+    let found = tokio::time::timeout(limit, listed(egress, source)).await;
     found.unwrap_or_else(|_| Err(format!("took longer than {} ms", source.timeout_ms)))
 }
 
-async fn listed(source: &SourceSettings) -> Result<Vec<Found>, String> {
+async fn listed(egress: &Egress, source: &SourceSettings) -> Result<Vec<Found>, String> {
     let bound = Bound::new(max_bytes(source));
     // What it logs is nobody's: the latest line is kept until the next.
     let ears = Ears { said: Arc::new(LogRing::new(1)), line_bytes: 0, bound: bound.clone() };
-    let (connection, program) = connect(source, ears).await?;
+    let (connection, program) = connect(egress, source, ears).await?;
     let found = pages(&connection, source).await;
     connection.close().await;
     drop(program);
@@ -62,15 +62,21 @@ struct Program {
     _child: Child,
 }
 
-async fn connect(source: &SourceSettings, ears: Ears) -> Result<(Connection, Option<Program>), String> {
+async fn connect(
+    egress: &Egress,
+    source: &SourceSettings,
+    ears: Ears,
+) -> Result<(Connection, Option<Program>), String> {
     let unreached = |problem: String| format!("cannot be reached: {problem}");
     if let Some(url) = &source.mcp_url {
         let parsed = Url::parse(url).map_err(|error| format!("has no valid address: {error}"))?;
-        let client =
-            egress::client(&parsed, source.allow_private).await.map_err(|denied| denied.to_string())?;
-        let client = client.build().map_err(|error| format!("cannot be asked: {error}"))?;
-        let connection =
-            Connection::over_http(client, url, &source.headers, ears).await.map_err(unreached)?;
+        let reach = Reach::of(source.allow_private);
+        egress.admit(&parsed, reach).await.map_err(|failure| match failure {
+            Failure::Denied(denied) => format!("is not asked: {}", denied.with_allow_private()),
+            Failure::Astray(problem) | Failure::Unreachable(problem) => unreached(problem),
+        })?;
+        let way = Way { egress: egress.clone(), reach };
+        let connection = Connection::over_http(way, url, &source.headers, ears).await.map_err(unreached)?;
         return Ok((connection, None));
     }
     let (name, args) = source.mcp_command.split_first().ok_or("names no MCP server")?;
@@ -186,7 +192,8 @@ mod tests {
     async fn a_server_that_cannot_be_had_is_told() {
         let told = async |settings: serde_json::Value| {
             let source: SourceSettings = serde_json::from_value(settings).expect("settings");
-            tools(&source).await.expect_err("no server")
+            let egress = Egress::new(Vec::new()).expect("a client");
+            tools(&egress, &source).await.expect_err("no server")
         };
         assert!(told(json!({ "name": "a" })).await.contains("names no MCP server"));
         assert!(told(json!({ "name": "a", "mcp_url": "nonsense" })).await.contains("no valid address"));

@@ -249,7 +249,7 @@ pub struct Args {
     pub keyring: Arc<Keyring>,
     /// `[[sources]]`.
     pub sources: Arc<[SourceSettings]>,
-    /// Where the programs of definitions are kept.
+    /// Where the programs of definitions are kept, and the way out.
     pub context: Arc<Context>,
 }
 
@@ -420,8 +420,9 @@ impl State {
             Msg::RefreshDue(name) => self.refresh_due(name),
             Msg::RefreshNext { name, left } => self.refresh_next(name, left),
             Msg::List { kind, source, permit, reply } => {
-                let sources = self.sources.clone();
-                self.read(async move { sources::list(&sources, &source, kind).await }, permit, reply);
+                let (sources, context) = (self.sources.clone(), self.context.clone());
+                let list = async move { sources::list(&context.egress, &sources, &source, kind).await };
+                self.read(list, permit, reply);
             }
         }
     }
@@ -546,8 +547,8 @@ impl State {
         if let Err(error) = check_id(&id) {
             return drop(reply.send(Err(error)));
         }
-        let sources = self.sources.clone();
-        let fetch = async move { sources::fetch(&sources, kind, &id).await };
+        let (sources, context) = (self.sources.clone(), self.context.clone());
+        let fetch = async move { sources::fetch(&context.egress, &sources, kind, &id).await };
         self.effects.run(fetch, move |result| Msg::Fetched { result, permit, reply });
     }
 

@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::artifacts::{Artifacts, Lease, Pin, Problem};
+use crate::egress::Egress;
 use crate::execution::{Job, Outcome, Runtime};
 use crate::settings::{LimitSettings, Settings};
 
@@ -50,7 +51,8 @@ pub struct Context {
     /// Where programs come from.
     pub artifacts: Artifacts,
     launcher: LauncherCommand,
-    http: reqwest::Client,
+    /// The way out.
+    pub egress: Egress,
     containers: container::Engine,
     python: Python,
     wasm: wasm::Engine,
@@ -86,14 +88,20 @@ impl Context {
             .map_err(|error| format!("the folder {place} cannot be made: {error}"))?;
         let path = std::env::var("PATH").unwrap_or_else(|_| "/usr/local/bin:/usr/bin:/bin".into());
         let limits = settings.limits.clone();
+        let egress = Egress::new(settings.egress.allow.clone())?;
         Ok(Self {
-            artifacts: Artifacts::open(&settings.artifacts, data.join("artifacts"), roots.clone())?,
+            artifacts: Artifacts::open(
+                &settings.artifacts,
+                data.join("artifacts"),
+                roots.clone(),
+                egress.clone(),
+            )?,
             containers: container::Engine::new(&settings.containers, &instance(&data)?),
             python: Python::new(&settings.python, data.join("python"), &path)
                 .map_err(|error| format!("the folder for Python cannot be made: {error}"))?,
             wasm: wasm::Engine::new(&settings.wasm, &limits, &data.join("wasm"))?,
             launcher: LauncherCommand { program: launcher, containment: limits.containment },
-            http: api::client().map_err(|error| format!("no HTTP client can be made: {error}"))?,
+            egress,
             readiness: readiness::Cache::default(),
             limits,
             run_folder: run.canonicalize().map_err(|error| format!("the folder {place} is gone: {error}"))?,
@@ -194,8 +202,10 @@ pub async fn run(
         }
         Worker::Wasm(warm) => run_wasm(warm, job, context, bounds, &mut stop).await,
         Worker::Mcp(warm) => Box::pin(warm.run(job, context, bounds, &mut stop)).await,
-        Worker::None if job.runtime == Runtime::Http => stop.or(api::http(job, &context.http, bounds)).await,
-        Worker::None => stop.or(api::websocket(job, bounds)).await,
+        Worker::None if job.runtime == Runtime::Http => {
+            stop.or(api::http(job, &context.egress, bounds)).await
+        }
+        Worker::None => stop.or(api::websocket(job, &context.egress, bounds)).await,
     };
     match produced.and_then(|produced| output::read(produced, &job.definition.spec)) {
         Ok(output) => Outcome::succeeded(output),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::definition::Kind;
+pub use crate::egress::Allowed;
 use crate::execution::Runtime;
 
 /// All that [`crate::system::System::start`] needs to know.
@@ -26,6 +27,8 @@ pub struct Settings {
     pub limits: LimitSettings,
     /// External registries, in the order in which they are asked.
     pub sources: Vec<SourceSettings>,
+    /// What may be reached.
+    pub egress: EgressSettings,
     /// Where programs may come from.
     pub artifacts: ArtifactSettings,
     /// The engine that runs containers.
@@ -224,6 +227,14 @@ pub struct SourceSettings {
     /// How large an answer may be.
     #[serde(default = "SourceSettings::default_max_bytes")]
     pub max_bytes: u64,
+}
+
+/// `[egress]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EgressSettings {
+    /// What may be reached though its address is private.
+    pub allow: Vec<Allowed>,
 }
 
 /// `[artifacts]`.

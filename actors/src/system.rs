@@ -24,7 +24,7 @@ use crate::registry::{
 use crate::root::{self, RootActor};
 use crate::runtime::{Context, Places};
 use crate::session::{self, Backlog, Door, FRAMES, Frame};
-use crate::settings::{AuthSettings, PoolSettings, Required, Settings};
+use crate::settings::{Allowed, AuthSettings, PoolSettings, Required, Settings};
 use crate::{pools, sessions};
 
 mod acting;
@@ -494,6 +494,11 @@ impl System {
             })
             .await?;
         Ok(Connection { session, frames, backlog, log })
+    }
+
+    /// From now on this may be reached though it is private, and nothing else that is.
+    pub fn allow(&self, entries: Vec<Allowed>) {
+        self.inner.context.egress.allow(entries);
     }
 
     /// Gives the pools other bounds, without a restart.

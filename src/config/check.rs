@@ -280,6 +280,10 @@ fn string(path: &str) -> (&'static str, fn(&str) -> bool) {
             text == "auto" || text.starts_with("unix:///") || text.starts_with("tcp://")
         }),
         "python.interpreter" => ("a program such as \"python3\"", |text| !text.trim().is_empty()),
+        "egress.allow" => (
+            "a network, an address or a host such as \"10.0.0.0/8\", \"127.0.0.1:9000\" or \"models.internal\"",
+            |text| text.parse::<actors::settings::Allowed>().is_ok(),
+        ),
         "artifacts.roots" => ("a folder such as \"/srv/tools\"", |text| !text.is_empty()),
         "sources.name" => ("a name that is not empty", |text| !text.trim().is_empty()),
         "sources.tool_url" | "sources.function_url" => (
@@ -505,6 +509,8 @@ mod tests {
             ("rest.allowed_hosts = ['a:1']", "rest.allowed_hosts[0]"),
             ("rest.allowed_origins = ['*']", "rest.allowed_origins[0]"),
             ("rest.allowed_origins = ['https://a/']", "without a path"),
+            ("egress.allow = ['::1', '*.internal']", "egress.allow[1] = \"*.internal\" in executor.toml"),
+            ("egress.allow = ['10.0.0.0/33']", "a network, an address or a host"),
         ] {
             let refusal = refusal(file);
             assert!(refusal.contains(part), "{file}: {refusal}");

@@ -35,7 +35,7 @@ fn entry(url: &str) -> Value {
 #[tokio::test]
 async fn a_private_address_is_refused_unless_it_is_allowed() {
     let server = Server::start(|_| Answer::Text(200, "printf 1".to_owned())).await;
-    let service = Service::start().await;
+    let service = Launch::new().guarded().start().await;
     let port = server.address.port();
     for host in ["127.0.0.1", "localhost", "[::1]", "0.0.0.0", "127.1"] {
         let metadata = json!({ "source_url": format!("http://{host}:{port}/script.sh") });

@@ -28,6 +28,7 @@ mod containment;
 mod control;
 mod definitions;
 mod durable;
+mod egress;
 mod faults;
 mod filters;
 mod hostile;

@@ -218,9 +218,10 @@ async fn an_unusable_answer_of_a_source_is_refused() {
 async fn a_source_on_a_private_address_is_refused_unless_allowed() {
     let server = Server::start(|_| Answer::Json(200, own_tool())).await;
     let sources = format!(r#"[{{name="reg", tool_url="{}/{{id}}"}}]"#, server.url(""));
-    let service = Launch::new().set("SOURCES", sources).start().await;
+    let service = Launch::new().guarded().set("SOURCES", sources).start().await;
     let (status, told) = service.rest("POST", "/tool/register/fetched", "").await;
-    assert!(status >= 400, "{told}");
+    assert_eq!((status, &told["code"]), (502, &json!("source_unavailable")), "{told}");
+    assert!(told["error"].as_str().unwrap().contains("`allow_private`"), "{told}");
     assert!(server.asked().is_empty(), "{:?}", server.asked());
 }
 

@@ -43,7 +43,12 @@ type Handler = dyn Fn(&Asked) -> Answer + Send + Sync;
 
 impl Server {
     pub async fn start(handler: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::on("127.0.0.1:0", handler).await
+    }
+
+    /// At this address.
+    pub async fn on(address: &str, handler: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let asked = Arc::new(Mutex::new(Vec::new()));
         let (handler, log): (Arc<Handler>, _) = (Arc::new(handler), Arc::clone(&asked));

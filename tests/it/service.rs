@@ -21,6 +21,9 @@ use crate::socket::{Socket, Talk};
 /// How long anything may take before a test gives up on it.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What is let in though it is private.
+pub const ALLOW: &str = "EGRESS__ALLOW";
+
 /// A service that is about to be started.
 pub struct Launch {
     folder: Arc<TempDir>,
@@ -53,12 +56,20 @@ impl Launch {
             .set("WEBSOCKET__BIND", "127.0.0.1:0")
             .set("LOG__FORMAT", "json")
             .set("STORE__URL", store)
+            // The servers that tests play are on this machine.
+            .set(ALLOW, r#"["127.0.0.0/8", "::1"]"#)
     }
 
     /// Sets `ORG_EXECUTOR__{key}`.
     pub fn set(mut self, key: &str, value: impl ToString) -> Self {
         let key = format!("ORG_EXECUTOR__{key}");
         self.settings.push((key, value.to_string()));
+        self
+    }
+
+    /// With nothing private let in, as the service is by itself.
+    pub fn guarded(mut self) -> Self {
+        self.settings.retain(|(key, _)| !key.ends_with(ALLOW));
         self
     }
 

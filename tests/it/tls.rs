@@ -16,7 +16,17 @@ use crate::service::{Launch, PATIENCE, Service, eventually};
 fn certify(folder: &Path, name: &str) -> Option<()> {
     let file = |ending: &str| folder.join(format!("{name}.{ending}")).display().to_string();
     let made = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"])
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-days",
+            "2",
+        ])
         .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"])
         .args(["-out", &file("pem"), "-keyout", &file("key")])
         .output();
@@ -66,8 +76,10 @@ async fn both_ports_speak_tls_and_nothing_else() {
     assert_eq!(version(&service, &trusting(&service, "one.pem")).await.unwrap(), env!("CARGO_PKG_VERSION"));
     let wanted = r#"{"name":"admin","scopes":["admin"]}"#;
     let https = trusting(&service, "one.pem");
-    let made = https.post(format!("https://{}/keys", service.rest)).header("content-type", "application/json");
-    let made: Value = serde_json::from_str(&made.body(wanted).send().await.unwrap().text().await.unwrap()).unwrap();
+    let made =
+        https.post(format!("https://{}/keys", service.rest)).header("content-type", "application/json");
+    let made: Value =
+        serde_json::from_str(&made.body(wanted).send().await.unwrap().text().await.unwrap()).unwrap();
     let key = made["data"]["key"].as_str().unwrap();
     assert!(made["data"]["scopes"] == json!(["admin"]), "{made}");
     // The whole way through the binary: REST, and an execution over the WebSocket.
@@ -110,7 +122,8 @@ async fn a_changed_certificate_is_shown_without_a_restart() {
 
 #[tokio::test]
 async fn a_handshake_that_does_not_go_on_is_given_up() {
-    let launch = Launch::new().memory().set("WEBSOCKET__HANDSHAKE_TIMEOUT_MS", 200).set("REST__IDLE_TIMEOUT_MS", 200);
+    let launch =
+        Launch::new().memory().set("WEBSOCKET__HANDSHAKE_TIMEOUT_MS", 200).set("REST__IDLE_TIMEOUT_MS", 200);
     let folder = launch.path("");
     if certify(&folder, "one").is_none() {
         return;

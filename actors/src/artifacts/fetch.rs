@@ -8,7 +8,6 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::header::LOCATION;
 use reqwest::{Response, StatusCode, Url};
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt;
@@ -17,10 +16,7 @@ use super::keep::{Shape, Temporary};
 use super::manifest::{Listing, Manifest};
 use super::tree::{self, Room, Tree};
 use super::{Pin, Problem, unpack};
-use crate::egress::{self, Denied};
-
-/// How often an address may say that the source is somewhere else.
-const MAX_REDIRECTS: usize = 5;
+use crate::egress::{Ask, Egress, Failure, Reach};
 
 /// The name of the bytes that have arrived, until their shape is given to them.
 const ARRIVED: &str = "arrived";
@@ -34,8 +30,10 @@ pub struct Rules {
     pub max_mib: u64,
     /// How long it may take to come.
     pub timeout: Duration,
-    /// Whether it may be at a private address.
-    pub allow_private: bool,
+    /// The way to another machine.
+    pub egress: Egress,
+    /// Which private addresses it may be at.
+    pub reach: Reach,
 }
 
 /// A source that has come, complete in its folder.
@@ -224,35 +222,17 @@ async fn download(address: &str, place: &Path, rules: &Rules) -> Result<Pin, Pro
 
 /// Asks for it, and where it is said to be instead.
 async fn ask(address: &str, rules: &Rules) -> Result<Response, Problem> {
-    let refused = |why: &str| Problem::Address(why.into());
-    let mut url =
+    let url =
         Url::parse(address).map_err(|error| Problem::Address(format!("has no valid address: {error}")))?;
-    for _ in 0..=MAX_REDIRECTS {
-        if !matches!(url.scheme(), "http" | "https") {
-            return Err(refused("has an address that is neither http nor https"));
+    let response = rules.egress.send(Ask::get(url), rules.reach).await.map_err(|failure| match failure {
+        Failure::Denied(denied) => {
+            Problem::Address(format!("is not fetched: {}", denied.with_allow_private()))
         }
-        let client = egress::client(&url, rules.allow_private).await.map_err(|denied| match denied {
-            Denied::Unresolved => Problem::Unreachable(denied.to_string()),
-            Denied::NoHost | Denied::NoPort | Denied::Private => Problem::Address(denied.to_string()),
-        })?;
-        let client = client.build().map_err(|_| Problem::Unreachable("cannot be asked".into()))?;
-        let response = client.get(url.clone()).send().await;
-        let response = response.map_err(|_| Problem::Unreachable("cannot be reached".into()))?;
-        let location = match response.status() {
-            StatusCode::OK => return Ok(response),
-            StatusCode::MOVED_PERMANENTLY
-            | StatusCode::FOUND
-            | StatusCode::SEE_OTHER
-            | StatusCode::TEMPORARY_REDIRECT
-            | StatusCode::PERMANENT_REDIRECT => response.headers().get(LOCATION),
-            other => return Err(Problem::Status(other.as_u16())),
-        };
-        let next = location.and_then(|location| url.join(location.to_str().ok()?).ok());
-        let next = next.ok_or_else(|| refused("is redirected to no valid address"))?;
-        if url.scheme() == "https" && next.scheme() == "http" {
-            return Err(refused("is redirected from https to http"));
-        }
-        url = next;
+        Failure::Astray(problem) => Problem::Address(format!("is not to be had: {problem}")),
+        Failure::Unreachable(problem) => Problem::Unreachable(format!("cannot be reached: {problem}")),
+    })?;
+    match response.status() {
+        StatusCode::OK => Ok(response),
+        other => Err(Problem::Status(other.as_u16())),
     }
-    Err(Problem::Address(format!("is redirected more than {MAX_REDIRECTS} times")))
 }

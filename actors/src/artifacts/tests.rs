@@ -41,7 +41,8 @@ impl House {
 
     fn open(settings: &ArtifactSettings, folder: &Path) -> Artifacts {
         let roots = vec![folder.join("missing"), folder.join("root")];
-        Artifacts::open(settings, folder.join("data/artifacts"), roots).expect("opened")
+        let egress = Egress::new(Vec::new()).expect("a client");
+        Artifacts::open(settings, folder.join("data/artifacts"), roots, egress).expect("opened")
     }
 
     /// As after a restart.
@@ -296,7 +297,7 @@ async fn what_an_address_answers_is_told() {
     for (path, sentence, is_for_good) in [
         ("none", "answered with status 404", true),
         ("busy", "answered with status 503", false),
-        ("again", "is redirected more than 5 times", true),
+        ("again", "redirects more than 5 times", true),
         ("file", "neither http nor https", true),
         ("short", "broke off its answer", false),
         ("late", "took longer than 200 ms", false),

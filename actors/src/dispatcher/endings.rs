@@ -24,7 +24,9 @@ impl State {
         match outcome.state {
             // The launcher failed, as an executor may.
             execution::State::Interrupted if open.job.definition.spec.idempotent => self.lost(uuid),
-            execution::State::Failed | execution::State::TimedOut if self.may_retry(uuid) => {
+            execution::State::Failed | execution::State::TimedOut
+                if !outcome.is_for_good() && self.may_retry(uuid) =>
+            {
                 self.pause(uuid, &outcome);
             }
             _ => self.settle(uuid, outcome),

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
 use futures_util::{StreamExt, TryStreamExt};
+use reqwest::Url;
 use reqwest::header::{HeaderName, HeaderValue};
 use rmcp::model::ClientJsonRpcMessage;
 use rmcp::transport::common::client_side_sse::BoxedSseResponse;
@@ -16,6 +17,8 @@ use rmcp::transport::streamable_http_client::{
     StreamableHttpClient, StreamableHttpError, StreamableHttpPostResponse, StreamableHttpResponseLimits,
 };
 use tokio::io::{AsyncRead, ReadBuf};
+
+use crate::egress::{Egress, Reach};
 
 /// The bound of one connection, which each call may set anew.
 #[derive(Debug)]
@@ -91,10 +94,24 @@ impl<R: AsyncRead + Unpin> AsyncRead for Lines<R> {
     }
 }
 
+/// The way to a server over HTTP. Each message asks whether it may go there still.
+#[derive(Clone, Debug)]
+pub struct Way {
+    pub egress: Egress,
+    pub reach: Reach,
+}
+
+impl Way {
+    fn client(&self, uri: &str) -> Result<reqwest::Client> {
+        let url = Url::parse(uri).map_err(io::Error::other)?;
+        Ok(self.egress.client(&url, self.reach).map_err(io::Error::other)?)
+    }
+}
+
 /// A client over HTTP that refuses what is too large, and notes it.
 #[derive(Clone, Debug)]
 pub struct Client {
-    inner: reqwest::Client,
+    way: Way,
     bound: Arc<Bound>,
 }
 
@@ -102,9 +119,9 @@ type Headers = HashMap<HeaderName, HeaderValue>;
 type Result<T> = std::result::Result<T, StreamableHttpError<reqwest::Error>>;
 
 impl Client {
-    /// By this client.
-    pub fn new(inner: reqwest::Client, bound: Arc<Bound>) -> Self {
-        Self { inner, bound }
+    /// On this way.
+    pub fn new(way: Way, bound: Arc<Bound>) -> Self {
+        Self { way, bound }
     }
 
     /// The same events; one that is too large ends them with an error, which the library only logs.
@@ -150,7 +167,7 @@ impl StreamableHttpClient for Client {
     ) -> Result<StreamableHttpPostResponse> {
         limits.max_sse_event_size = self.bound.max_bytes();
         limits.max_json_response_size = self.bound.max_bytes();
-        let inner = &self.inner;
+        let inner = self.way.client(&uri)?;
         match inner.post_message_with_response_limits(uri, message, session, token, headers, limits).await {
             Ok(StreamableHttpPostResponse::Sse(events, session)) => {
                 Ok(StreamableHttpPostResponse::Sse(self.noting(events), session))
@@ -170,7 +187,7 @@ impl StreamableHttpClient for Client {
         token: Option<String>,
         headers: Headers,
     ) -> Result<()> {
-        self.inner.delete_session(uri, session, token, headers).await
+        self.way.client(&uri)?.delete_session(uri, session, token, headers).await
     }
 
     async fn get_stream(
@@ -182,7 +199,7 @@ impl StreamableHttpClient for Client {
         headers: Headers,
     ) -> Result<BoxedSseResponse> {
         let max_bytes = self.bound.max_bytes();
-        let inner = &self.inner;
+        let inner = self.way.client(&uri)?;
         inner.get_stream_with_max_sse_event_size(uri, session, last_event, token, headers, max_bytes).await
     }
 }

@@ -26,8 +26,8 @@ use rmcp::{RoleClient, ServiceExt};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::bounded::{self, Bound};
-use crate::egress;
+use super::bounded::{self, Bound, Way};
+use crate::egress::Failure;
 use crate::log::LogRing;
 
 /// How often, and after which first pause, a stream that broke off is taken up again where the server can do that.
@@ -65,7 +65,7 @@ impl Connection {
     /// # Errors
     /// What went wrong, to read on after "it cannot be reached: ".
     pub async fn over_http(
-        client: reqwest::Client,
+        way: Way,
         url: &str,
         headers: &BTreeMap<String, String>,
         ears: Ears,
@@ -77,7 +77,7 @@ impl Connection {
         let mut retry = ExponentialBackoff::default();
         (retry.max_times, retry.base_duration) = (Some(RESUMED), PAUSE);
         config.retry_config = Arc::new(retry);
-        let client = bounded::Client::new(client, ears.bound.clone());
+        let client = bounded::Client::new(way, ears.bound.clone());
         Self::over(StreamableHttpClientTransport::with_client(client, config), ears).await
     }
 
@@ -256,7 +256,7 @@ fn on_the_way(error: &DynamicTransportError) -> String {
         return CLOSED.into();
     }
     match inner.downcast_ref::<StreamableHttpError<reqwest::Error>>() {
-        Some(StreamableHttpError::Client(error)) => egress::reason(error),
+        Some(StreamableHttpError::Client(error)) => Failure::of(error).to_string(),
         _ => shortened(&inner.to_string(), MAX_SAID).to_owned(),
     }
 }

@@ -31,9 +31,9 @@ impl State {
         permit: Option<OwnedSemaphorePermit>,
         reply: Reply<Arc<Compiled>>,
     ) {
-        let sources = self.sources.clone();
+        let (sources, context) = (self.sources.clone(), self.context.clone());
         let ask = async move {
-            let now = sources::refresh(&sources, &current.definition()?).await?;
+            let now = sources::refresh(&context.egress, &sources, &current.definition()?).await?;
             Ok((current, now))
         };
         self.effects.run(ask, move |result| Msg::Refreshed { result, permit, reply });

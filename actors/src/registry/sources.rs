@@ -7,14 +7,15 @@
 use std::time::Duration;
 
 use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
-use reqwest::{RequestBuilder, Response, StatusCode};
+use reqwest::{StatusCode, Url};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::definition::{Definition, Kind};
+use crate::egress::{self, Ask, Egress, Failure, Reach, Unread};
 use crate::error::{Code, Error, Result};
 use crate::settings::SourceSettings;
-use crate::{egress, json, mcp, openapi};
+use crate::{json, mcp, openapi};
 
 mod shapes;
 
@@ -62,12 +63,12 @@ type Problem = String;
 /// # Errors
 /// `not_found` where all answered that they do not have it, or none is configured for this kind; `source_unavailable`,
 /// naming the source, where one gave no usable answer and no other had it.
-pub async fn fetch(sources: &[SourceSettings], kind: Kind, id: &str) -> Result<Definition> {
+pub async fn fetch(egress: &Egress, sources: &[SourceSettings], kind: Kind, id: &str) -> Result<Definition> {
     let mut problem = None;
     let mut asked = false;
     for source in sources.iter().filter(|source| source.has(kind)) {
         asked = true;
-        match in_time(source, ask(source, kind, id, &Provenance::default())).await {
+        match in_time(source, ask(egress, source, kind, id, &Provenance::default())).await {
             Ok(Answer::Definition(definition)) => return Ok(definition),
             Ok(Answer::Nothing | Answer::Unchanged) => {}
             Err(error) => problem = Some(error),
@@ -86,7 +87,11 @@ pub async fn fetch(sources: &[SourceSettings], kind: Kind, id: &str) -> Result<D
 /// # Errors
 /// `conflict` where it did not come from a source, or that one is not configured any more; `not_found` where the source does
 /// not have it any more; `source_unavailable` where it gave no usable answer.
-pub async fn refresh(sources: &[SourceSettings], current: &Definition) -> Result<Option<Definition>> {
+pub async fn refresh(
+    egress: &Egress,
+    sources: &[SourceSettings],
+    current: &Definition,
+) -> Result<Option<Definition>> {
     let name = current.kind.name();
     let conflict = |message: String| Error::new(Code::Conflict, message);
     let known = provenance(current)
@@ -94,7 +99,7 @@ pub async fn refresh(sources: &[SourceSettings], current: &Definition) -> Result
     let source = sources.iter().find(|source| source.name == known.source && source.has(current.kind));
     let source = source
         .ok_or_else(|| conflict(format!("the source {:?} of this {name} is not configured", known.source)))?;
-    match in_time(source, ask(source, current.kind, &current.id, &known)).await? {
+    match in_time(source, ask(egress, source, current.kind, &current.id, &known)).await? {
         Answer::Unchanged => Ok(None),
         Answer::Definition(now) if is_same(&now, current) => Ok(None),
         Answer::Definition(now) => Ok(Some(now)),
@@ -109,14 +114,19 @@ pub async fn refresh(sources: &[SourceSettings], current: &Definition) -> Result
 ///
 /// # Errors
 /// `not_found` where there is no such source, or it lists none of this kind; `source_unavailable`.
-pub async fn list(sources: &[SourceSettings], name: &str, kind: Kind) -> Result<Vec<Definition>> {
+pub async fn list(
+    egress: &Egress,
+    sources: &[SourceSettings],
+    name: &str,
+    kind: Kind,
+) -> Result<Vec<Definition>> {
     let source = sources.iter().find(|source| source.name == name);
     let source = source.filter(|source| source.lists(kind)).ok_or_else(|| {
         let message = format!("there is no source {name:?} that lists its {}s", kind.name());
         Error::new(Code::NotFound, message)
     })?;
     let listing = async {
-        let parsed = listed(source, kind, &Provenance::default()).await?;
+        let parsed = listed(egress, source, kind, &Provenance::default()).await?;
         let (found, provenance) = parsed.unwrap_or_default();
         found.into_iter().map(|(_, text)| with_provenance(kind, &text, &provenance)).collect()
     };
@@ -139,13 +149,14 @@ async fn in_time<T>(
 
 /// One source's answer: of its registry first, then of what it lists.
 async fn ask(
+    egress: &Egress,
     source: &SourceSettings,
     kind: Kind,
     id: &str,
     known: &Provenance,
 ) -> std::result::Result<Answer, Problem> {
     if let Some(template) = source.url(kind) {
-        match document(source, &template.replace("{id}", &egress::escaped(id)), known).await? {
+        match document(egress, source, &template.replace("{id}", &egress::escaped(id)), known).await? {
             Document::Text(text, provenance) => {
                 return read(kind, id, &text, &provenance).map(Answer::Definition);
             }
@@ -156,7 +167,9 @@ async fn ask(
     if !source.lists(kind) {
         return Ok(Answer::Nothing);
     }
-    let Some((found, provenance)) = listed(source, kind, known).await? else { return Ok(Answer::Unchanged) };
+    let Some((found, provenance)) = listed(egress, source, kind, known).await? else {
+        return Ok(Answer::Unchanged);
+    };
     for (name, text) in found {
         let definition = with_provenance(kind, &text, &provenance)?;
         if definition.id == id || name == id {
@@ -170,19 +183,20 @@ type Listed = (Vec<(String, String)>, Provenance);
 
 /// What a source lists, each by its name and as a definition's JSON text; nothing where it is what it was.
 async fn listed(
+    egress: &Egress,
     source: &SourceSettings,
     kind: Kind,
     known: &Provenance,
 ) -> std::result::Result<Option<Listed>, Problem> {
     if kind == Kind::Tool {
-        let found = mcp::tools(source).await?;
+        let found = mcp::tools(egress, source).await?;
         // They are asked for by their ids, which have the prefix.
         let found = found.into_iter().map(|found| (String::new(), found.definition)).collect();
         let url = source.mcp_url.as_deref().map(without_credentials);
         return Ok(Some((found, Provenance { source: source.name.clone(), url, ..Provenance::default() })));
     }
     let url = source.openapi.as_deref().ok_or("lists no functions")?;
-    let (text, provenance) = match document(source, url, known).await? {
+    let (text, provenance) = match document(egress, source, url, known).await? {
         Document::Text(text, provenance) => (text, provenance),
         Document::Unchanged => return Ok(None),
         Document::Missing => return Err("has no document at its address".into()),
@@ -199,18 +213,22 @@ async fn listed(
 
 /// Fetches a document, unless it is what it was.
 async fn document(
+    egress: &Egress,
     source: &SourceSettings,
     url: &str,
     known: &Provenance,
 ) -> std::result::Result<Document, Problem> {
     let shown = without_credentials(url);
-    let mut request = client(source, url).await?.get(url);
+    let url = Url::parse(url).map_err(|error| format!("has no valid address: {error}"))?;
+    let mut asked = Ask { headers: headers(source)?, ..Ask::get(url) };
     // What a source said of another address says nothing of this one.
     if known.url.as_ref() == Some(&shown) {
-        request = conditional(request, known);
+        conditional(&mut asked.headers, known);
     }
-    let response = request.send().await.map_err(|error| {
-        if error.is_timeout() { "took too long".to_owned() } else { "cannot be reached".to_owned() }
+    let answered = egress.send(asked, Reach::of(source.allow_private)).await;
+    let response = answered.map_err(|failure| match failure {
+        Failure::Denied(denied) => format!("is not asked: {}", denied.with_allow_private()),
+        Failure::Astray(problem) | Failure::Unreachable(problem) => format!("cannot be reached: {problem}"),
     })?;
     match response.status() {
         StatusCode::NOT_MODIFIED => return Ok(Document::Unchanged),
@@ -225,17 +243,24 @@ async fn document(
         etag: said(header::ETAG),
         last_modified: said(header::LAST_MODIFIED),
     };
-    Ok(Document::Text(body(response, source.max_bytes).await?, provenance))
+    let max_bytes = usize::try_from(source.max_bytes).unwrap_or(usize::MAX);
+    let body = egress::read(response, max_bytes).await.map_err(|unread| match unread {
+        Unread::TooLarge => format!("answered with more than {max_bytes} bytes"),
+        Unread::Broken(_) => "broke off its answer".to_owned(),
+    })?;
+    let text = String::from_utf8(body).map_err(|_| "gave an answer that is not UTF-8")?;
+    Ok(Document::Text(text, provenance))
 }
 
-fn conditional(mut request: RequestBuilder, known: &Provenance) -> RequestBuilder {
-    if let Some(etag) = &known.etag {
-        request = request.header(header::IF_NONE_MATCH, etag);
+fn conditional(headers: &mut HeaderMap, known: &Provenance) {
+    for (name, value) in
+        [(header::IF_NONE_MATCH, &known.etag), (header::IF_MODIFIED_SINCE, &known.last_modified)]
+    {
+        // What cannot be said is not asked for: the whole document comes then.
+        if let Some(Ok(value)) = value.as_deref().map(HeaderValue::from_str) {
+            headers.append(name, value);
+        }
     }
-    if let Some(date) = &known.last_modified {
-        request = request.header(header::IF_MODIFIED_SINCE, date);
-    }
-    request
 }
 
 /// A registry's answer, which is for the id that was asked.
@@ -304,10 +329,8 @@ fn without_credentials(url: &str) -> String {
     url.into()
 }
 
-/// A client that reaches only what this source may, with its headers.
-async fn client(source: &SourceSettings, url: &str) -> std::result::Result<reqwest::Client, Problem> {
-    let url = reqwest::Url::parse(url).map_err(|error| format!("has no valid address: {error}"))?;
-    let builder = egress::client(&url, source.allow_private).await.map_err(|denied| denied.to_string())?;
+/// What a source is asked with.
+fn headers(source: &SourceSettings) -> std::result::Result<HeaderMap, Problem> {
     let mut headers = HeaderMap::new();
     for (name, value) in &source.headers {
         let name =
@@ -317,18 +340,7 @@ async fn client(source: &SourceSettings, url: &str) -> std::result::Result<reqwe
         value.set_sensitive(true);
         headers.insert(name, value);
     }
-    builder.default_headers(headers).build().map_err(|error| format!("cannot be asked: {error}"))
-}
-
-async fn body(mut response: Response, max_bytes: u64) -> std::result::Result<String, Problem> {
-    let mut bytes = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|_| "broke off its answer")? {
-        bytes.extend_from_slice(&chunk);
-        if bytes.len() as u64 > max_bytes {
-            return Err(format!("answered with more than {max_bytes} bytes"));
-        }
-    }
-    String::from_utf8(bytes).map_err(|_| "gave an answer that is not UTF-8".into())
+    Ok(headers)
 }
 
 #[cfg(test)]

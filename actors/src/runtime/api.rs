@@ -1,11 +1,10 @@
 //! Functions behind an API: one HTTP request, or one message to a WebSocket service and one back.
 
 use std::sync::LazyLock;
-use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
-use reqwest::header::HeaderMap;
-use reqwest::{Client, Method, Response, redirect};
+use reqwest::header::{CONTENT_TYPE, HeaderMap};
+use reqwest::{Method, Response, Url};
 use serde_json::Value;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::{HeaderName, HeaderValue};
@@ -13,8 +12,8 @@ use tokio_tungstenite::tungstenite::{self, Message, protocol::WebSocketConfig};
 
 use super::Bounds;
 use super::output::Produced;
-use crate::egress::reason;
-use crate::execution::{Job, Outcome};
+use crate::egress::{self, Ask, Body, CONNECT, Egress, Failure, Reach, Unread};
+use crate::execution::{EGRESS_DENIED, Job, Outcome};
 use crate::json;
 use crate::spec::{ApiSpec, OutputMode, Spec};
 
@@ -22,37 +21,22 @@ mod request;
 
 use request::Request;
 
-/// How many redirects of an HTTP function are followed.
-const MAX_REDIRECTS: usize = 5;
-
-/// How long a connection may take to come about, within the execution's own timeout.
-const CONNECT: Duration = Duration::from_secs(10);
-
 /// How much of an answer that is no success an outcome repeats, in characters.
 const MAX_ANSWER_CHARS: usize = 500;
-
-/// The client that all HTTP functions share, so that connections are reused.
-///
-/// # Errors
-/// When this machine's certificates cannot be read.
-pub fn client() -> reqwest::Result<Client> {
-    Client::builder()
-        .no_proxy()
-        .connect_timeout(CONNECT)
-        .redirect(redirect::Policy::limited(MAX_REDIRECTS))
-        .user_agent(concat!("org-executor/", env!("CARGO_PKG_VERSION")))
-        .build()
-}
 
 /// Sends the input to an HTTP service; its answer's body is the output.
 ///
 /// # Errors
-/// The outcome: no url, not reachable, a status that is no success, too large an answer, too late.
-pub async fn http(job: &Job, client: &Client, bounds: Bounds) -> Result<Produced, Outcome> {
+/// The outcome: no url, one that may not be asked, not reachable, a status that is no success, too large an answer, too
+/// late.
+pub async fn http(job: &Job, egress: &Egress, bounds: Bounds) -> Result<Produced, Outcome> {
     let exchange = async {
-        let response = send(job, client).await?;
+        let response = send(job, egress).await?;
         let status = response.status();
-        let body = read(response, bounds.output_bytes).await?;
+        let body = egress::read(response, bounds.output_bytes).await.map_err(|unread| match unread {
+            Unread::TooLarge => too_large(bounds.output_bytes),
+            Unread::Broken(problem) => unreachable(&problem),
+        })?;
         if !status.is_success() {
             let text: String = String::from_utf8_lossy(&body).chars().take(MAX_ANSWER_CHARS).collect();
             return Err(Outcome::failed(
@@ -77,7 +61,7 @@ fn produced(body: Vec<u8>, spec: &Spec) -> Result<Produced, Outcome> {
     }
 }
 
-async fn send(job: &Job, client: &Client) -> Result<Response, Outcome> {
+async fn send(job: &Job, egress: &Egress) -> Result<Response, Outcome> {
     let spec = &job.definition.spec.api;
     let method = spec.method.as_deref().map_or(Ok(Method::POST), |name| Method::from_bytes(name.as_bytes()));
     let method = method.map_err(|_| unreachable("the method is not valid"))?;
@@ -85,31 +69,36 @@ async fn send(job: &Job, client: &Client) -> Result<Response, Outcome> {
         Some(parameters) => request::of(spec, url(spec)?, parameters, &job.input.text)?,
         None => whole(job, &method)?,
     };
-    let mut request = client.request(method, parts.url).headers(parts.headers);
-    request = request.header("x-org-execution", job.uuid.to_string());
-    let is_typed = spec.headers.keys().any(|name| is_content_type(name));
-    // With parameters the content type is told of the body, and there may be none this time.
-    let is_bare = spec.parameters.is_some() && parts.body.is_none();
-    for (name, value) in spec.headers.iter().filter(|(name, _)| !is_bare || !is_content_type(name)) {
-        request = request.header(name, value);
+    let mut headers = parts.headers;
+    for (name, value) in &spec.headers {
+        let (name, value) = header(name, value)?;
+        headers.append(name, value);
     }
-    if let Some(body) = parts.body {
-        request = request.body(body);
-        if !is_typed {
-            request = request.header("content-type", "application/json");
-        }
+    if let Ok(uuid) = HeaderValue::from_str(&job.uuid.to_string()) {
+        headers.append("x-org-execution", uuid);
     }
-    request.send().await.map_err(|error| unreachable(&reason(&error)))
+    let body = parts.body.map(|text| {
+        let kind = headers.remove(CONTENT_TYPE);
+        let kind = kind.unwrap_or_else(|| HeaderValue::from_static("application/json"));
+        Body { bytes: text.into(), kind }
+    });
+    if spec.parameters.is_some() && body.is_none() {
+        // The content type is told of the body, and there is none this time.
+        headers.remove(CONTENT_TYPE);
+    }
+    let ask = Ask { method, url: parts.url, headers, body };
+    egress.send(ask, Reach::Listed).await.map_err(|failure| failed(&failure))
 }
 
-fn is_content_type(name: &str) -> bool {
-    name.eq_ignore_ascii_case("content-type")
+fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), Outcome> {
+    let wrong = || unreachable(&format!("the header {name:?} is not valid"));
+    let value = HeaderValue::from_str(value).map_err(|_| wrong())?;
+    Ok((HeaderName::from_bytes(name.as_bytes()).map_err(|_| wrong())?, value))
 }
 
 /// The input as a whole: in the query with GET and HEAD, else in the body.
 fn whole(job: &Job, method: &Method) -> Result<Request, Outcome> {
-    let mut url = reqwest::Url::parse(url(&job.definition.spec.api)?)
-        .map_err(|error| unreachable(&format!("the url is not valid: {error}")))?;
+    let mut url = parsed(&job.definition.spec.api)?;
     let has_body = !matches!(*method, Method::GET | Method::HEAD);
     if !has_body && let Some(input) = job.input.value().as_object().filter(|input| !input.is_empty()) {
         let mut query = url.query_pairs_mut();
@@ -123,17 +112,6 @@ fn whole(job: &Job, method: &Method) -> Result<Request, Outcome> {
 /// A string as it is, anything else as JSON.
 fn parameter(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
-}
-
-async fn read(mut response: Response, max_bytes: usize) -> Result<Vec<u8>, Outcome> {
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| unreachable(&reason(&error)))? {
-        body.extend_from_slice(&chunk);
-        if body.len() > max_bytes {
-            return Err(too_large(max_bytes));
-        }
-    }
-    Ok(body)
 }
 
 /// With `unwrap`, the `data` of an answer `{"success":true,"data":…}`; one that says `false` is a failure.
@@ -159,19 +137,25 @@ fn unwrapped(body: Vec<u8>, spec: &ApiSpec) -> Result<Produced, Outcome> {
 ///
 /// # Errors
 /// The outcome, as for [`http`]; also where the connection is closed before a message.
-pub async fn websocket(job: &Job, bounds: Bounds) -> Result<Produced, Outcome> {
+pub async fn websocket(job: &Job, egress: &Egress, bounds: Bounds) -> Result<Produced, Outcome> {
     let exchange = async {
-        let request = handshake(&job.definition.spec.api)?;
+        let spec = &job.definition.spec.api;
+        let url = parsed(spec)?;
+        let request = handshake(spec, &url)?;
         let config = WebSocketConfig::default()
             .read_buffer_size(4 * 1024)
             .write_buffer_size(4 * 1024)
             .max_message_size(Some(bounds.output_bytes))
             .max_frame_size(Some(bounds.output_bytes));
-        let connect = tokio_tungstenite::connect_async_with_config(request, Some(config), true);
+        let connect = async {
+            let stream = egress.connect(&url, Reach::Listed).await.map_err(|failure| failed(&failure))?;
+            let opened =
+                tokio_tungstenite::client_async_tls_with_config(request, stream, Some(config), None).await;
+            opened.map_err(|error| unreachable(&error.to_string()))
+        };
         let (mut socket, _) = tokio::time::timeout(CONNECT, connect)
             .await
-            .map_err(|_| unreachable("the service took too long to connect"))?
-            .map_err(|error| unreachable(&error.to_string()))?;
+            .map_err(|_| unreachable("the service took too long to connect"))??;
         let sent = socket.send(Message::text(job.input.text.clone())).await;
         sent.map_err(|error| unreachable(&error.to_string()))?;
         let answer = loop {
@@ -198,9 +182,10 @@ pub async fn websocket(job: &Job, bounds: Bounds) -> Result<Produced, Outcome> {
         .unwrap_or_else(|_| Err(Outcome::timed_out(bounds.timeout)))
 }
 
-fn handshake(spec: &ApiSpec) -> Result<tungstenite::handshake::client::Request, Outcome> {
+fn handshake(spec: &ApiSpec, url: &Url) -> Result<tungstenite::handshake::client::Request, Outcome> {
     tls();
-    let mut request = url(spec)?.into_client_request().map_err(|error| unreachable(&error.to_string()))?;
+    // As it was checked: the other parser is not to find another host in it.
+    let mut request = url.as_str().into_client_request().map_err(|error| unreachable(&error.to_string()))?;
     for (name, value) in &spec.headers {
         if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value))
         {
@@ -221,6 +206,19 @@ fn tls() {
 
 fn url(spec: &ApiSpec) -> Result<&str, Outcome> {
     spec.url.as_deref().ok_or_else(|| Outcome::failed("not_startable", "the definition has no `url`"))
+}
+
+fn parsed(spec: &ApiSpec) -> Result<Url, Outcome> {
+    Url::parse(url(spec)?).map_err(|error| unreachable(&format!("the url is not valid: {error}")))
+}
+
+fn failed(failure: &Failure) -> Outcome {
+    match failure {
+        Failure::Denied(denied) => {
+            Outcome::failed(EGRESS_DENIED, format!("the service is not called: {denied}"))
+        }
+        Failure::Astray(problem) | Failure::Unreachable(problem) => unreachable(problem),
+    }
 }
 
 fn unreachable(reason: &str) -> Outcome {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use reqwest::Url;
 use rmcp::model::{JsonObject, ServerResult};
 use rmcp::service::ServiceError;
 use serde_json::Value;
@@ -24,9 +25,10 @@ use super::lines::Lines;
 use super::output::Produced;
 use super::program;
 use super::stop::Stop;
-use crate::execution::{Job, Outcome};
+use crate::egress::{Failure, Reach};
+use crate::execution::{EGRESS_DENIED, Job, Outcome};
 use crate::log::LogRing;
-use crate::mcp::{Bound, Connection, Ears, in_words};
+use crate::mcp::{Bound, Connection, Ears, Way, in_words};
 
 mod answer;
 mod attended;
@@ -267,9 +269,18 @@ impl Server {
 /// Connects to a server over HTTP.
 async fn reach(server: Server, ears: Ears, context: &Context, stop: &mut Stop) -> Result<Link, Outcome> {
     let Server::Http { url, headers } = &server else { return Err(unreachable("it has no url")) };
-    let connecting = Connection::over_http(context.http.clone(), url, headers, ears);
-    let connected = stop.or(async { Ok(connecting.await) }).await?;
-    let connection = connected.map_err(|problem| unreachable(&problem))?;
+    let address = Url::parse(url).map_err(|error| unreachable(&format!("its url is not valid: {error}")))?;
+    let connecting = async {
+        context.egress.admit(&address, Reach::Listed).await.map_err(|failure| match failure {
+            Failure::Denied(denied) => {
+                Outcome::failed(EGRESS_DENIED, format!("the MCP server is not called: {denied}"))
+            }
+            Failure::Astray(problem) | Failure::Unreachable(problem) => unreachable(&problem),
+        })?;
+        let way = Way { egress: context.egress.clone(), reach: Reach::Listed };
+        Connection::over_http(way, url, headers, ears).await.map_err(|problem| unreachable(&problem))
+    };
+    let connection = stop.or(connecting).await?;
     Ok(Link { server, connection, process: None })
 }
 
