@@ -28,6 +28,8 @@ fn certify(folder: &Path, name: &str) -> Option<()> {
             "2",
         ])
         .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"])
+        // A certificate of an authority is none of a server.
+        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
         .args(["-out", &file("pem"), "-keyout", &file("key")])
         .output();
     match made {
