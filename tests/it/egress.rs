@@ -131,7 +131,10 @@ async fn import(service: &Service, path: &str, lines: &[String]) -> Vec<Value> {
 
 /// All of them are refused with a clear sentence, those that are denied with their own code.
 async fn assert_refused(service: &Service, kind: &str, runtime: &str, urls: &[String]) {
-    let metadata: Vec<Value> = urls.iter().map(|url| json!({ "runtime": runtime, "url": url })).collect();
+    // Who does come to the listener waits there.
+    let limits = json!({ "timeout_ms": 5_000 });
+    let metadata = |url| json!({ "runtime": runtime, "url": url, "limits": limits });
+    let metadata: Vec<Value> = urls.iter().map(metadata).collect();
     let frames = run_all(service, kind, &metadata).await;
     let refusals = frames.iter().zip(urls).map(|(frame, url)| {
         assert_eq!(frame["success"], false, "{url:?}: {frame}");

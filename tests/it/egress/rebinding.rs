@@ -239,7 +239,8 @@ async fn rebind() {
 
 /// Calls it once: what is wrong, if something is.
 async fn called(service: &Service, runtime: &str, url: &str) -> Option<String> {
-    let metadata = json!({ "runtime": runtime, "url": url });
+    // Who does come to a listener that is denied waits there.
+    let metadata = json!({ "runtime": runtime, "url": url, "limits": { "timeout_ms": 5_000 } });
     let (kind, made) = match runtime {
         "mcp" => ("tool", tool("call", metadata)),
         _ => ("function", function("call", metadata)),
