@@ -63,18 +63,16 @@ impl Keyring {
             && self.read().is_empty()
     }
 
-    /// Who comes with this token, or without one.
+    /// Who comes with this token, or without one. Where no key is asked for, none is looked at.
     ///
     /// # Errors
-    /// `unauthorized`.
-    pub fn principal(&self, token: Option<&str>) -> Result<Arc<Principal>> {
-        let Some(token) = token else {
-            return if self.is_open() {
-                Ok(self.everybody.clone())
-            } else {
-                Err(unauthorized("this service asks for a key, as `Authorization: Bearer KEY`"))
-            };
-        };
+    /// `unauthorized`, or what is wrong with what was shown.
+    pub fn principal(&self, token: Result<Option<&str>>) -> Result<Arc<Principal>> {
+        if self.is_open() {
+            return Ok(self.everybody.clone());
+        }
+        let missing = || unauthorized("this service asks for a key, as `Authorization: Bearer KEY`");
+        let token = token?.ok_or_else(missing)?;
         let principal = match apart(token) {
             Some((id, secret)) => {
                 let held = self.read().get(&id).cloned();
@@ -196,19 +194,22 @@ mod tests {
     #[tokio::test]
     async fn the_first_key_shuts_the_door() {
         let (store, ring) = (memory().await, Keyring::new(Vec::new(), Issuers::default(), false));
-        let everybody = ring.principal(None).expect("open");
+        let everybody = ring.principal(Ok(None)).expect("open");
+        for ignored in [Ok(Some("x")), Err(Error::new(Code::Unauthorized, "unreadable"))] {
+            assert!(Arc::ptr_eq(&everybody, &ring.principal(ignored).expect("open")));
+        }
         let refused = ring.create(&store, wanted(r#""read""#)).await.expect_err("no admin");
         assert_eq!(refused.code(), Code::Invalid);
-        assert!(ring.principal(None).is_ok());
+        assert!(ring.principal(Ok(None)).is_ok());
         let admin = ring.create(&store, wanted(r#""admin""#)).await.expect("made");
         everybody.ended().await;
-        assert_eq!(ring.principal(None).expect_err("shut").code(), Code::Unauthorized);
-        let principal = ring.principal(Some(&admin.key)).expect("good");
+        assert_eq!(ring.principal(Ok(None)).expect_err("shut").code(), Code::Unauthorized);
+        let principal = ring.principal(Ok(Some(&admin.key))).expect("good");
         assert_eq!(principal.client(Client::UNNAMED), Client::Key(admin.about.id));
         let mut forged = admin.key.clone();
         forged.pop();
         for bad in [forged.as_str(), "", "oe_0000000000000000_00", "x.y.z"] {
-            assert_eq!(ring.principal(Some(bad)).expect_err(bad).code(), Code::Unauthorized);
+            assert_eq!(ring.principal(Ok(Some(bad))).expect_err(bad).code(), Code::Unauthorized);
         }
     }
 
@@ -217,11 +218,11 @@ mod tests {
         let (store, ring) = (memory().await, Keyring::new(Vec::new(), Issuers::default(), false));
         let admin = ring.create(&store, wanted(r#""admin""#)).await.expect("made");
         let reader = ring.create(&store, wanted(r#""read""#)).await.expect("made");
-        let open = ring.principal(Some(&reader.key)).expect("good");
+        let open = ring.principal(Ok(Some(&reader.key))).expect("good");
         ring.revoke(&store, reader.about.id).await.expect("revoked");
         open.ended().await;
         assert_eq!(
-            ring.principal(Some(&reader.key)).expect_err("revoked").to_string(),
+            ring.principal(Ok(Some(&reader.key))).expect_err("revoked").to_string(),
             "this key was revoked"
         );
         assert!(ring.revoke(&store, reader.about.id).await.expect("again").revoked_ms.is_some());
@@ -230,14 +231,16 @@ mod tests {
 
         let again = Keyring::new(store.keys().await.expect("read"), Issuers::default(), false);
         assert_eq!(again.all().len(), 2);
-        assert!(again.principal(Some(&admin.key)).is_ok() && again.principal(Some(&reader.key)).is_err());
-        assert!(again.principal(None).is_err());
+        assert!(
+            again.principal(Ok(Some(&admin.key))).is_ok() && again.principal(Ok(Some(&reader.key))).is_err()
+        );
+        assert!(again.principal(Ok(None)).is_err());
     }
 
     #[test]
     fn without_keys_the_settings_may_ask_for_one_all_the_same() {
         let ring = Keyring::new(Vec::new(), Issuers::default(), true);
         assert!(!ring.is_open());
-        assert_eq!(ring.principal(None).expect_err("shut").code(), Code::Unauthorized);
+        assert_eq!(ring.principal(Ok(None)).expect_err("shut").code(), Code::Unauthorized);
     }
 }

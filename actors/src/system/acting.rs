@@ -31,11 +31,11 @@ pub struct Acting {
 }
 
 impl System {
-    /// The system for who comes from this address, with this token or without one.
+    /// The system for who comes from this address, with this token or without one, or with what could not be read as one.
     ///
     /// # Errors
     /// `unauthorized`.
-    pub fn acting_for(&self, token: Option<&str>, address: IpAddr) -> Result<Acting> {
+    pub fn acting_for(&self, token: Result<Option<&str>>, address: IpAddr) -> Result<Acting> {
         let principal = self.inner.keyring.principal(token)?;
         let client = principal.client(Client::Address(address.to_canonical()));
         Ok(Acting { system: self.clone(), caller: Caller { principal, client } })

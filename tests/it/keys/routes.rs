@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::Locked;
+use super::{Locked, SOON_MS, in_ms};
 use crate::program::{shell, tool};
 
 /// What may be asked without a key.
@@ -78,9 +78,7 @@ async fn every_route_takes_the_scopes_that_it_needs_and_nobody_without_a_good_ke
     let locked = Locked::start().await;
     let (revoked, id) = locked.key(&["admin"], json!({})).await;
     locked.revoke(&id).await;
-    let soon =
-        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64 + 300;
-    let (expired, _) = locked.key(&["admin"], json!({ "expires_ms": soon })).await;
+    let (expired, _) = locked.key(&["admin"], json!({ "expires_ms": in_ms(SOON_MS) })).await;
     let deadline = tokio::time::Instant::now() + crate::service::PATIENCE;
     while locked.ask(Some(&expired), "GET", "/keys", "").await.0 == 200 {
         assert!(tokio::time::Instant::now() < deadline);
