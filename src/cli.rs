@@ -261,16 +261,16 @@ impl FromStr for Moment {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let units = [('s', 1_000), ('m', 60_000), ('h', 3_600_000), ('d', 86_400_000), ('w', 604_800_000)];
-        let ago = units.into_iter().find_map(|(unit, ms)| Some((text.strip_suffix(unit)?, ms)));
-        let moment = match ago {
-            Some((number, ms)) => {
-                number.parse().ok().and_then(|number: u64| number.checked_mul(ms)).map(Self::Ago)
-            }
-            None => text.parse().ok().map(Self::At),
-        };
+        let moment = span_ms(text).map(Self::Ago).or_else(|| text.parse().ok().map(Self::At));
         moment.ok_or("neither a time ago, such as 90s, 15m, 2h or 7d, nor milliseconds since the epoch")
     }
+}
+
+/// A span of time such as 90s, 15m, 2h, 7d or 4w, in milliseconds.
+fn span_ms(text: &str) -> Option<u64> {
+    let units = [('s', 1_000), ('m', 60_000), ('h', 3_600_000), ('d', 86_400_000), ('w', 604_800_000)];
+    let (number, ms) = units.into_iter().find_map(|(unit, ms)| Some((text.strip_suffix(unit)?, ms)))?;
+    number.parse::<u64>().ok()?.checked_mul(ms)
 }
 
 fn kind_parser() -> impl TypedValueParser<Value = Kind> {

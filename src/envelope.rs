@@ -1,8 +1,45 @@
-//! The envelope of everything that failed, the same on both ports.
+//! The envelope of everything that failed, the same on both ports, and the one place where an error's code becomes an HTTP
+//! status.
 
-use actors::error::Error;
+use actors::error::{Code, Error};
 use actors::json::quote;
+use poem::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
+use poem::http::{HeaderName, HeaderValue, StatusCode};
 use serde_json::Value;
+
+/// When a client that was refused for load may come back, in milliseconds, where nothing better is known.
+const RETRY_AFTER_MS: u64 = 1_000;
+
+/// The HTTP status of a code.
+pub fn status(code: Code) -> StatusCode {
+    match code {
+        Code::Invalid => StatusCode::BAD_REQUEST,
+        Code::Unauthorized => StatusCode::UNAUTHORIZED,
+        Code::Forbidden => StatusCode::FORBIDDEN,
+        Code::NotFound => StatusCode::NOT_FOUND,
+        Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+        Code::Conflict => StatusCode::CONFLICT,
+        Code::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
+        Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        Code::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        Code::Unprocessable => StatusCode::UNPROCESSABLE_ENTITY,
+        Code::Overloaded => StatusCode::TOO_MANY_REQUESTS,
+        Code::SourceUnavailable => StatusCode::BAD_GATEWAY,
+        Code::Draining | Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+/// What the head of a refusal says besides: how to come in, or when to come back.
+pub fn headers(error: &Error) -> Option<(HeaderName, HeaderValue)> {
+    match error.code() {
+        Code::Unauthorized => Some((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
+        Code::Overloaded => {
+            let seconds = error.retry_after_ms().unwrap_or(RETRY_AFTER_MS).div_ceil(1_000);
+            Some((RETRY_AFTER, seconds.into()))
+        }
+        _ => None,
+    }
+}
 
 /// `{"success":false,"error":"one sentence","code":"snake_case"}`, with `details` where a place can be named.
 pub fn refusal(error: &Error) -> String {

@@ -9,9 +9,9 @@ use std::pin::Pin;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll, ready};
 
+use actors::cryptography::provider;
 use anyhow::{Context as _, Result, bail};
 use rustls::ServerConfig;
-use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
@@ -58,7 +58,7 @@ impl Tls {
         }
         let certificate = Arc::new(Certificate(RwLock::new(read(config)?)));
         let acceptor = |protocols: &[&[u8]]| {
-            let builder = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+            let builder = ServerConfig::builder_with_provider(provider().clone());
             let builder = builder.with_safe_default_protocol_versions().context("TLS cannot be set up")?;
             let mut server = builder.with_no_client_auth().with_cert_resolver(certificate.clone());
             server.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
@@ -101,7 +101,7 @@ fn read(config: &TlsConfig) -> Result<Arc<CertifiedKey>> {
         bail!("tls.certificate = {certificate:?} has no certificate in it");
     }
     let key_der = PrivateKeyDer::from_pem_file(key).with_context(|| unreadable("key", key))?;
-    let certified = CertifiedKey::from_der(chain, key_der, &aws_lc_rs::default_provider());
+    let certified = CertifiedKey::from_der(chain, key_der, provider());
     let certified =
         certified.with_context(|| format!("tls.key = {key:?} is not the key of {certificate:?}"))?;
     Ok(Arc::new(certified))

@@ -6,7 +6,6 @@
 
 use std::fmt;
 use std::num::NonZeroU32;
-use std::sync::Arc;
 use std::time::Duration;
 
 use governor::clock::{Clock, DefaultClock};
@@ -221,15 +220,6 @@ impl Principal {
             () = expired => {}
         }
     }
-}
-
-/// The principal that a request was made as, and as whom it stands in records.
-#[derive(Clone, Debug)]
-pub struct Caller {
-    /// Who.
-    pub principal: Arc<Principal>,
-    /// As whom.
-    pub client: Client,
 }
 
 #[cfg(test)]

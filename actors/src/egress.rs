@@ -76,6 +76,14 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// The sentence of a source, which has an `allow_private` of its own; to read on after its name.
+    pub fn of_source(&self) -> String {
+        match self {
+            Self::Denied(denied) => format!("is not asked: {}", denied.with_allow_private()),
+            Self::Astray(problem) | Self::Unreachable(problem) => format!("cannot be reached: {problem}"),
+        }
+    }
+
     /// What a client says, which may be what it was told here.
     pub fn of(error: &reqwest::Error) -> Self {
         let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);

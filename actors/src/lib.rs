@@ -21,6 +21,7 @@ pub mod access;
 mod admission;
 mod artifacts;
 pub mod compiled;
+pub mod cryptography;
 pub mod definition;
 pub mod dispatcher;
 mod effects;

@@ -8,7 +8,7 @@ use reqwest::Url;
 use rmcp::model::Tool;
 use tokio::process::{Child, Command};
 
-use crate::egress::{Egress, Failure, Reach};
+use crate::egress::{Egress, Reach};
 use crate::group::Group;
 use crate::log::LogRing;
 use crate::settings::SourceSettings;
@@ -71,10 +71,7 @@ async fn connect(
     if let Some(url) = &source.mcp_url {
         let parsed = Url::parse(url).map_err(|error| format!("has no valid address: {error}"))?;
         let reach = Reach::of(source.allow_private);
-        egress.admit(&parsed, reach).await.map_err(|failure| match failure {
-            Failure::Denied(denied) => format!("is not asked: {}", denied.with_allow_private()),
-            Failure::Astray(problem) | Failure::Unreachable(problem) => unreached(problem),
-        })?;
+        egress.admit(&parsed, reach).await.map_err(|failure| failure.of_source())?;
         let way = Way { egress: egress.clone(), reach };
         let connection = Connection::over_http(way, url, &source.headers, ears).await.map_err(unreached)?;
         return Ok((connection, None));

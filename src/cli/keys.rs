@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::ServiceArgs;
+use super::{ServiceArgs, span_ms};
 
 pub const KEY_EXAMPLES: &str = "\
 The key goes to stdout, once; the service keeps a hash of it. Other commands take it from the
@@ -59,7 +59,7 @@ pub struct KeyCreateArgs {
     #[arg(long = "id", value_name = "PATTERN")]
     pub ids: Vec<String>,
     /// It ends after this time: 30m, 12h, 90d, 4w
-    #[arg(long, value_name = "TIME", value_parser = span_ms)]
+    #[arg(long, value_name = "TIME", value_parser = lasting)]
     pub expires: Option<u64>,
     /// At most so many requests in a second
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -69,12 +69,9 @@ pub struct KeyCreateArgs {
     pub max_open: Option<u32>,
 }
 
-/// A span of time, in milliseconds.
-fn span_ms(text: &str) -> Result<u64, &'static str> {
-    let units = [('s', 1_000), ('m', 60_000), ('h', 3_600_000), ('d', 86_400_000), ('w', 604_800_000)];
-    let span = units.into_iter().find_map(|(unit, ms)| Some((text.strip_suffix(unit)?, ms)));
-    let span = span.and_then(|(number, ms): (&str, u64)| number.parse::<u64>().ok()?.checked_mul(ms));
-    span.filter(|ms| *ms > 0).ok_or("no time such as 90s, 30m, 12h, 90d or 4w")
+/// How long a key lasts, in milliseconds.
+fn lasting(text: &str) -> Result<u64, &'static str> {
+    span_ms(text).filter(|ms| *ms > 0).ok_or("no time such as 90s, 30m, 12h, 90d or 4w")
 }
 
 #[cfg(test)]
@@ -83,9 +80,9 @@ mod tests {
 
     #[test]
     fn a_span_is_read_in_its_unit() {
-        assert_eq!(span_ms("90d"), Ok(90 * 86_400_000));
+        assert_eq!(lasting("90d"), Ok(90 * 86_400_000));
         for bad in ["", "d", "0s", "5", "-1h", "9999999999999999w", "1y"] {
-            assert!(span_ms(bad).is_err(), "{bad}");
+            assert!(lasting(bad).is_err(), "{bad}");
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use actors::cryptography;
 use anyhow::{Context, Result, anyhow};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
@@ -169,8 +170,7 @@ async fn connect(base: &str, url: &str) -> Result<Socket, Failure> {
     if let Some(key) = key() {
         request.headers_mut().insert(AUTHORIZATION, credential(&key)?);
     }
-    // With several in the build none is the default; an error says that there is one already.
-    drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
+    cryptography::provider();
     let connecting = connect_async_with_config(request, Some(config), true);
     match timeout(CONNECT, connecting).await {
         Ok(Ok((socket, _))) => Ok(socket),

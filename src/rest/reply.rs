@@ -1,7 +1,6 @@
-//! Answers: `{"success":true,"data":…}` or `{"success":false,"error","code"}`, and the one place where an error's
-//! code becomes an HTTP status.
+//! Answers: `{"success":true,"data":…}` or `{"success":false,"error","code"}`.
 
-use actors::error::{Code, Error};
+use actors::error::Error;
 use poem::http::StatusCode;
 use poem::{IntoResponse, Response};
 use poem_openapi::ApiResponse;
@@ -9,29 +8,7 @@ use poem_openapi::registry::{
     MetaMediaType, MetaResponse, MetaResponses, MetaSchema, MetaSchemaRef, Registry,
 };
 
-use crate::envelope::refusal;
-
-/// When a client that was refused for load may come back, in milliseconds, where nothing better is known.
-const RETRY_AFTER_MS: u64 = 1_000;
-
-/// The HTTP status of a code.
-fn status(code: Code) -> StatusCode {
-    match code {
-        Code::Invalid => StatusCode::BAD_REQUEST,
-        Code::Unauthorized => StatusCode::UNAUTHORIZED,
-        Code::Forbidden => StatusCode::FORBIDDEN,
-        Code::NotFound => StatusCode::NOT_FOUND,
-        Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-        Code::Conflict => StatusCode::CONFLICT,
-        Code::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
-        Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-        Code::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        Code::Unprocessable => StatusCode::UNPROCESSABLE_ENTITY,
-        Code::Overloaded => StatusCode::TOO_MANY_REQUESTS,
-        Code::SourceUnavailable => StatusCode::BAD_GATEWAY,
-        Code::Draining | Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-    }
-}
+use crate::envelope::{headers, refusal, status};
 
 /// An answer that succeeds with the status `OK`.
 pub struct Reply<const OK: u16>(Response);
@@ -60,17 +37,8 @@ impl<const OK: u16> Reply<OK> {
 
 /// The envelope of an error.
 pub fn refuse(error: &Error) -> Response {
-    let code = error.code();
-    let mut response = json_response(status(code), refusal(error));
-    if code == Code::Unauthorized {
-        let challenge = poem::http::HeaderValue::from_static("Bearer");
-        response.headers_mut().insert(poem::http::header::WWW_AUTHENTICATE, challenge);
-    }
-    if code == Code::Overloaded {
-        let seconds = error.retry_after_ms().unwrap_or(RETRY_AFTER_MS).div_ceil(1_000);
-        let seconds = poem::http::HeaderValue::from(seconds);
-        response.headers_mut().insert(poem::http::header::RETRY_AFTER, seconds);
-    }
+    let mut response = json_response(status(error.code()), refusal(error));
+    response.headers_mut().extend(headers(error));
     response
 }
 

@@ -5,19 +5,19 @@ use std::time::Duration;
 
 use actors::access::Scope;
 use actors::definition::Kind;
-use actors::error::{Code, Error, Result};
+use actors::error::{Error, Result};
 use actors::execution::trace_context;
 use actors::session::Door;
 use actors::system::Acting;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
-use tokio_tungstenite::tungstenite::http::{HeaderValue, StatusCode, header};
+use tokio_tungstenite::tungstenite::http::{HeaderValue, header};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 use super::Edge;
 use super::wire::Wire;
 use crate::credentials::{self, SUBPROTOCOL};
-use crate::envelope::refusal;
+use crate::envelope::{headers, refusal, status};
 use crate::tls::Stream;
 
 /// The library would take 128 KiB for each connection at once, and let the write buffer grow without end.
@@ -94,22 +94,9 @@ fn admitted(request: &Request, address: IpAddr, edge: &Edge) -> Result<Acting> {
 
 fn refused(error: &Error) -> ErrorResponse {
     let mut response = ErrorResponse::new(Some(refusal(error)));
-    *response.status_mut() = match error.code() {
-        Code::Unauthorized => StatusCode::UNAUTHORIZED,
-        Code::Overloaded => StatusCode::TOO_MANY_REQUESTS,
-        _ => StatusCode::FORBIDDEN,
-    };
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
-    match error.code() {
-        Code::Unauthorized => {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
-        Code::Overloaded => {
-            let seconds = error.retry_after_ms().unwrap_or(1_000).div_ceil(1_000);
-            headers.insert(header::RETRY_AFTER, seconds.into());
-        }
-        _ => {}
-    }
+    *response.status_mut() = status(error.code());
+    response.headers_mut().extend(headers(error));
+    let json = HeaderValue::from_static("application/json; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
     response
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinHandle;
 
 use crate::program::{function, tool};
@@ -31,10 +31,17 @@ struct DeniedListener {
 }
 
 impl DeniedListener {
-    /// At all addresses of this machine, of both families where it has both.
+    /// At all loopback addresses, of both families where the machine has both.
     async fn start() -> Self {
-        let listener = Listener::bind("[::]:0").or_else(|_| Listener::bind("0.0.0.0:0")).unwrap();
-        Self::with(listener)
+        let listen = |socket: std::io::Result<TcpSocket>, any: &str| {
+            let socket = socket?;
+            // Any address, and nobody but this machine comes to it.
+            socket.bind_device(Some(b"lo"))?;
+            socket.bind(any.parse().unwrap())?;
+            socket.listen(1_024)?.into_std()
+        };
+        let listener = listen(TcpSocket::new_v6(), "[::]:0");
+        Self::with(listener.or_else(|_| listen(TcpSocket::new_v4(), "0.0.0.0:0")).unwrap())
     }
 
     fn with(listener: Listener) -> Self {

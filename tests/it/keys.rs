@@ -1,13 +1,16 @@
 //! Who may come in and what they may do: API keys with scopes, ids and limits, and tokens that others sign; on both ports
 //! and through the built binary. `routes` has the matrix of all routes and credentials.
 
+use std::time::{Duration, Instant};
+
+use actors::execution::now_ms;
 use futures_util::future::join_all;
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
 
 use crate::client::client_with_key;
 use crate::program::{Gate, function, shell, tool};
-use crate::service::{Launch, PATIENCE, Service, eventually, request};
+use crate::service::{Launch, PATIENCE, Service, eventually, kind_of, request};
 use crate::socket::Socket;
 
 mod routes;
@@ -21,12 +24,6 @@ const OF_BOB_EXPIRED: &str = "eyJhbGciOiJFZERTQSIsInR5cCI6IkpXVCIsImtpZCI6Im9uZS
 
 /// How long a key lasts that is to end, which is enough to make it and to use it once.
 const SOON_MS: u64 = 4_000;
-
-/// A moment after now, in milliseconds since the epoch.
-fn in_ms(span: u64) -> u64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    u64::try_from(now.as_millis()).unwrap() + span
-}
 
 /// A service that has a key.
 struct Locked {
@@ -81,8 +78,21 @@ impl Locked {
         request.send().await.unwrap()
     }
 
+    /// Asks until the answer is such.
+    async fn until(&self, key: &str, path: &str, holds: impl Fn(u16, &Value) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let (status, answer) = self.ask(Some(key), "GET", path, "").await;
+            if holds(status, &answer) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{path}: {answer}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     async fn create(&self, definition: &Value) {
-        let kind = if definition.get("tool_id").is_some() { "tool" } else { "function" };
+        let kind = kind_of(definition);
         let (status, answer) =
             self.ask(Some(&self.admin), "POST", &format!("/{kind}"), &definition.to_string()).await;
         assert_eq!(status, 201, "{answer}");
@@ -165,21 +175,13 @@ async fn a_key_that_is_revoked_ends_its_sessions_and_no_other_one() {
     // What it began goes on.
     gate.open();
     let path = format!("/execution/{uuid}");
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    loop {
-        let (_, answer) = locked.ask(Some(&locked.admin), "GET", &path, "").await;
-        if answer["data"]["state"] == "succeeded" {
-            break;
-        }
-        assert!(tokio::time::Instant::now() < deadline, "{answer}");
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+    locked.until(&locked.admin, &path, |_, answer| answer["data"]["state"] == "succeeded").await;
 }
 
 #[tokio::test]
 async fn a_key_that_expires_ends_its_session() {
     let locked = Locked::start().await;
-    let soon = in_ms(SOON_MS);
+    let soon = now_ms() + SOON_MS;
     let (key, _) = locked.key(&["execute"], json!({ "expires_ms": soon })).await;
     let mut session = locked.socket(Some(&key), "/session").await.unwrap();
     assert_eq!(session.frame().await.unwrap()["code"], "unauthorized");

@@ -295,7 +295,7 @@ fn client() -> reqwest::Client {
 }
 
 /// `tool` or `function`.
-fn kind_of(definition: &Value) -> &'static str {
+pub fn kind_of(definition: &Value) -> &'static str {
     match definition.get("tool_id") {
         Some(_) => "tool",
         None => "function",

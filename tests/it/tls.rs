@@ -44,7 +44,8 @@ fn certify(folder: &Path, name: &str) -> Option<()> {
     }
 }
 
-fn launched(folder: &Path, certificate: &str, key: &str) -> String {
+/// The settings that name these files.
+fn settings_of(folder: &Path, certificate: &str, key: &str) -> String {
     let file = |name: &str| folder.join(name).display().to_string();
     format!("[tls]\ncertificate = {:?}\nkey = {:?}\n", file(certificate), file(key))
 }
@@ -54,7 +55,7 @@ async fn served() -> Option<Service> {
     let launch = Launch::new().memory();
     let folder = launch.path("");
     certify(&folder, "one")?;
-    let settings = launched(&folder, "one.pem", "one.key");
+    let settings = settings_of(&folder, "one.pem", "one.key");
     Some(launch.config(&settings).start().await)
 }
 
@@ -135,7 +136,7 @@ async fn a_handshake_that_does_not_go_on_is_given_up() {
     if certify(&folder, "one").is_none() {
         return;
     }
-    let settings = launched(&folder, "one.pem", "one.key");
+    let settings = settings_of(&folder, "one.pem", "one.key");
     let service = launch.config(&settings).start().await;
     for address in [service.rest, service.websocket] {
         let mut quiet = TcpStream::connect(address).await.unwrap();
@@ -162,7 +163,7 @@ async fn what_does_not_fit_together_is_named_at_the_start() {
         ("one.pem", "one.pem", "cannot be read"),
         ("empty.pem", "one.key", "has no certificate in it"),
     ] {
-        let settings = launched(&folder, certificate, key);
+        let settings = settings_of(&folder, certificate, key);
         let (status, said) = Launch::on(on.clone()).memory().config(&settings).refused().await;
         assert!(!status.success() && said.contains(part), "{certificate} {key}: {said}");
     }

@@ -51,36 +51,30 @@ impl FromStr for KeyId {
     }
 }
 
-/// The hash of a secret.
-#[derive(Clone, Copy)]
-pub struct Hash([u8; 32]);
+/// The hash of a secret, in hexadecimal digits.
+#[derive(Clone)]
+pub struct Hash(String);
 
 impl Hash {
     fn of(secret: &str) -> Self {
-        Self(Sha256::digest(secret).into())
+        Self(format!("{:x}", Sha256::digest(secret)))
     }
 
     /// Reads one that was kept.
     pub fn parse(hex: &str) -> Option<Self> {
-        let mut bytes = [0; 32];
-        if hex.len() != 64 || !hex.is_ascii() {
-            return None;
-        }
-        for (place, byte) in bytes.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(&hex[2 * place..2 * place + 2], 16).ok()?;
-        }
-        Some(Self(bytes))
+        let is_digit = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        (hex.len() == 64 && hex.bytes().all(is_digit)).then(|| Self(hex.to_owned()))
     }
 
     /// Whether this is the hash of that secret.
     pub fn is_of(&self, secret: &str) -> bool {
-        self.0.ct_eq(&Self::of(secret).0).into()
+        self.0.as_bytes().ct_eq(Self::of(secret).0.as_bytes()).into()
     }
 }
 
 impl fmt::Display for Hash {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
+        formatter.write_str(&self.0)
     }
 }
 

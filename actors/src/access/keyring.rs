@@ -28,7 +28,7 @@ pub struct Keyring {
     writing: Mutex<()>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Held {
     about: About,
     principal: Arc<Principal>,
@@ -75,8 +75,9 @@ impl Keyring {
         let token = token?.ok_or_else(missing)?;
         let principal = match apart(token) {
             Some((id, secret)) => {
-                let held = self.read().get(&id).cloned();
-                held.filter(|held| held.about.hash.is_of(secret)).map(|held| held.principal)
+                let keys = self.read();
+                let held = keys.get(&id).filter(|held| held.about.hash.is_of(secret));
+                held.map(|held| held.principal.clone())
             }
             None => self.issuers().principal(token)?,
         };
@@ -122,8 +123,8 @@ impl Keyring {
     /// `not_found`; `conflict` where nobody could make a key any more; `unavailable`.
     pub async fn revoke(&self, store: &Store, id: KeyId) -> Result<About> {
         let _turn = self.writing.lock().await;
-        let held = self.read().get(&id).cloned();
-        let mut about = held.ok_or_else(|| Error::new(Code::NotFound, "there is no key with this id"))?.about;
+        let about = self.read().get(&id).map(|held| held.about.clone());
+        let mut about = about.ok_or_else(|| Error::new(Code::NotFound, "there is no key with this id"))?;
         if about.revoked_ms.is_some() {
             return Ok(about);
         }

@@ -6,73 +6,72 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// An address and how many of its first bits count.
-type Net<Address> = (Address, u32);
+use ipnet::{Ipv4Net, Ipv6Net};
 
 /// IPv4 that is refused.
-const REFUSED_V4: [Net<Ipv4Addr>; 18] = [
-    (Ipv4Addr::new(0, 0, 0, 0), 8),          // this network, RFC 791
-    (Ipv4Addr::new(10, 0, 0, 0), 8),         // private, RFC 1918
-    (Ipv4Addr::new(100, 64, 0, 0), 10),      // shared by carriers, RFC 6598
-    (Ipv4Addr::new(127, 0, 0, 0), 8),        // loopback, RFC 1122
-    (Ipv4Addr::new(168, 63, 129, 16), 32), // Azure tells a machine's secrets here; global by its number alone
-    (Ipv4Addr::new(169, 254, 0, 0), 16),   // link-local, RFC 3927; the clouds' metadata
-    (Ipv4Addr::new(172, 16, 0, 0), 12),    // private, RFC 1918
-    (Ipv4Addr::new(192, 0, 0, 0), 24),     // protocol assignments, RFC 6890
-    (Ipv4Addr::new(192, 0, 2, 0), 24),     // documentation, RFC 5737
-    (Ipv4Addr::new(192, 88, 99, 0), 24),   // 6to4 relays, RFC 7526
-    (Ipv4Addr::new(192, 168, 0, 0), 16),   // private, RFC 1918
-    (Ipv4Addr::new(198, 18, 0, 0), 15),    // benchmarks, RFC 2544
-    (Ipv4Addr::new(198, 51, 100, 0), 24),  // documentation, RFC 5737
-    (Ipv4Addr::new(203, 0, 113, 0), 24),   // documentation, RFC 5737
-    (Ipv4Addr::new(224, 0, 0, 0), 4),      // multicast, RFC 5771
-    (Ipv4Addr::new(233, 252, 0, 0), 24),   // documentation, RFC 5771
-    (Ipv4Addr::new(240, 0, 0, 0), 4),      // reserved, RFC 1112
-    (Ipv4Addr::new(255, 255, 255, 255), 32), // broadcast, RFC 8190
+const REFUSED_V4: [Ipv4Net; 18] = [
+    v4([0, 0, 0, 0], 8),          // this network, RFC 791
+    v4([10, 0, 0, 0], 8),         // private, RFC 1918
+    v4([100, 64, 0, 0], 10),      // shared by carriers, RFC 6598
+    v4([127, 0, 0, 0], 8),        // loopback, RFC 1122
+    v4([168, 63, 129, 16], 32),   // Azure tells a machine's secrets here; global by its number alone
+    v4([169, 254, 0, 0], 16),     // link-local, RFC 3927; the clouds' metadata
+    v4([172, 16, 0, 0], 12),      // private, RFC 1918
+    v4([192, 0, 0, 0], 24),       // protocol assignments, RFC 6890
+    v4([192, 0, 2, 0], 24),       // documentation, RFC 5737
+    v4([192, 88, 99, 0], 24),     // 6to4 relays, RFC 7526
+    v4([192, 168, 0, 0], 16),     // private, RFC 1918
+    v4([198, 18, 0, 0], 15),      // benchmarks, RFC 2544
+    v4([198, 51, 100, 0], 24),    // documentation, RFC 5737
+    v4([203, 0, 113, 0], 24),     // documentation, RFC 5737
+    v4([224, 0, 0, 0], 4),        // multicast, RFC 5771
+    v4([233, 252, 0, 0], 24),     // documentation, RFC 5771
+    v4([240, 0, 0, 0], 4),        // reserved, RFC 1112
+    v4([255, 255, 255, 255], 32), // broadcast, RFC 8190
 ];
 
 /// All of IPv6 that is global unicast; the rest is refused: ::, ::1, ::/96 (RFC 4291), 64:ff9b:1::/48 (RFC 8215),
 /// 100::/64 (RFC 6666), 5f00::/16 (RFC 9602), fc00::/7 (RFC 4193), fe80::/10 (RFC 4291), fec0::/10 (RFC 3879),
 /// ff00::/8 (RFC 4291).
-const GLOBAL_V6: Net<Ipv6Addr> = (Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3);
+const GLOBAL_V6: Ipv6Net = v6([0x2000, 0, 0, 0, 0, 0, 0, 0], 3);
 
 /// What of it is refused all the same.
-const REFUSED_V6: [Net<Ipv6Addr>; 3] = [
-    (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23), // protocol assignments, RFC 2928: Teredo, ORCHID, benchmarks
-    (Ipv6Addr::new(0x2001, 0x0db8, 0, 0, 0, 0, 0, 0), 32), // documentation, RFC 3849
-    (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20), // documentation, RFC 9637
+const REFUSED_V6: [Ipv6Net; 3] = [
+    v6([0x2001, 0, 0, 0, 0, 0, 0, 0], 23), // protocol assignments, RFC 2928: Teredo, ORCHID, benchmarks
+    v6([0x2001, 0x0db8, 0, 0, 0, 0, 0, 0], 32), // documentation, RFC 3849
+    v6([0x3fff, 0, 0, 0, 0, 0, 0, 0], 20), // documentation, RFC 9637
 ];
 
-/// Addresses of IPv6 in which one of IPv4 stands, and how many bits stand before it.
-const CARRYING_V4: [(Net<Ipv6Addr>, u32); 3] = [
-    ((Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0), 96), 96), // mapped, RFC 4291, 2.5.5.2
-    ((Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96), 96), // NAT64, RFC 6052
-    ((Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16), 16), // 6to4, RFC 3056
+/// Addresses of IPv6 in which one of IPv4 stands, behind the bits of the net.
+const CARRYING_V4: [Ipv6Net; 3] = [
+    v6([0, 0, 0, 0, 0, 0xffff, 0, 0], 96),    // mapped, RFC 4291, 2.5.5.2
+    v6([0x64, 0xff9b, 0, 0, 0, 0, 0, 0], 96), // NAT64, RFC 6052
+    v6([0x2002, 0, 0, 0, 0, 0, 0, 0], 16),    // 6to4, RFC 3056
 ];
 
 /// Whether an address is refused unless the configuration names it.
 pub fn is_refused(address: IpAddr) -> bool {
     match address {
-        IpAddr::V4(address) => REFUSED_V4.iter().any(|(net, bits)| has_v4(*net, *bits, address)),
+        IpAddr::V4(address) => REFUSED_V4.iter().any(|net| net.contains(&address)),
         IpAddr::V6(address) => match carried(address) {
             Some(inner) => is_refused(IpAddr::V4(inner)),
-            None => !has_v6(GLOBAL_V6, address) || REFUSED_V6.iter().any(|net| has_v6(*net, address)),
+            None => !GLOBAL_V6.contains(&address) || REFUSED_V6.iter().any(|net| net.contains(&address)),
         },
     }
 }
 
 fn carried(address: Ipv6Addr) -> Option<Ipv4Addr> {
-    let (_, before) = CARRYING_V4.iter().find(|(net, _)| has_v6(*net, address))?;
-    let bits = address.to_bits() << before >> 96;
+    let net = CARRYING_V4.iter().find(|net| net.contains(&address))?;
+    let bits = address.to_bits() << net.prefix_len() >> 96;
     u32::try_from(bits).ok().map(Ipv4Addr::from_bits)
 }
 
-fn has_v4(net: Ipv4Addr, bits: u32, address: Ipv4Addr) -> bool {
-    (net.to_bits() ^ address.to_bits()).leading_zeros() >= bits
+const fn v4([a, b, c, d]: [u8; 4], bits: u8) -> Ipv4Net {
+    Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), bits)
 }
 
-fn has_v6((net, bits): Net<Ipv6Addr>, address: Ipv6Addr) -> bool {
-    (net.to_bits() ^ address.to_bits()).leading_zeros() >= bits
+const fn v6([a, b, c, d, e, f, g, h]: [u16; 8], bits: u8) -> Ipv6Net {
+    Ipv6Net::new_assert(Ipv6Addr::new(a, b, c, d, e, f, g, h), bits)
 }
 
 #[cfg(test)]

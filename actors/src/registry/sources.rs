@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::definition::{Definition, Kind};
-use crate::egress::{self, Ask, Egress, Failure, Reach, Unread};
+use crate::egress::{self, Ask, Egress, Reach, Unread};
 use crate::error::{Code, Error, Result};
 use crate::settings::SourceSettings;
 use crate::{json, mcp, openapi};
@@ -226,10 +226,7 @@ async fn document(
         conditional(&mut asked.headers, known);
     }
     let answered = egress.send(asked, Reach::of(source.allow_private)).await;
-    let response = answered.map_err(|failure| match failure {
-        Failure::Denied(denied) => format!("is not asked: {}", denied.with_allow_private()),
-        Failure::Astray(problem) | Failure::Unreachable(problem) => format!("cannot be reached: {problem}"),
-    })?;
+    let response = answered.map_err(|failure| failure.of_source())?;
     match response.status() {
         StatusCode::NOT_MODIFIED => return Ok(Document::Unchanged),
         StatusCode::NOT_FOUND => return Ok(Document::Missing),

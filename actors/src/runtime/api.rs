@@ -1,7 +1,5 @@
 //! Functions behind an API: one HTTP request, or one message to a WebSocket service and one back.
 
-use std::sync::LazyLock;
-
 use futures_util::{SinkExt, StreamExt};
 use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use reqwest::{Method, Response, Url};
@@ -12,6 +10,7 @@ use tokio_tungstenite::tungstenite::{self, Message, protocol::WebSocketConfig};
 
 use super::Bounds;
 use super::output::Produced;
+use crate::cryptography;
 use crate::egress::{self, Ask, Body, CONNECT, Egress, Failure, Reach, Unread};
 use crate::execution::{EGRESS_DENIED, Job, Outcome};
 use crate::json;
@@ -183,7 +182,7 @@ pub async fn websocket(job: &Job, egress: &Egress, bounds: Bounds) -> Result<Pro
 }
 
 fn handshake(spec: &ApiSpec, url: &Url) -> Result<tungstenite::handshake::client::Request, Outcome> {
-    tls();
+    cryptography::provider();
     // As it was checked: the other parser is not to find another host in it.
     let mut request = url.as_str().into_client_request().map_err(|error| unreachable(&error.to_string()))?;
     for (name, value) in &spec.headers {
@@ -193,15 +192,6 @@ fn handshake(spec: &ApiSpec, url: &Url) -> Result<tungstenite::handshake::client
         }
     }
     Ok(request)
-}
-
-/// Two libraries bring a provider of cryptography each, so rustls must be told which one to take.
-fn tls() {
-    static CHOSEN: LazyLock<()> = LazyLock::new(|| {
-        // An error means that somebody has chosen already.
-        drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
-    });
-    LazyLock::force(&CHOSEN);
 }
 
 fn url(spec: &ApiSpec) -> Result<&str, Outcome> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::{Connection, Execution, Picture, System};
-use crate::access::{About, Caller, Issued, KeyId, NewKey, Principal, Scope};
+use crate::access::{About, Issued, KeyId, NewKey, Principal, Scope};
 use crate::compiled::Compiled;
 use crate::definition::{Definition, Kind, Patch};
 use crate::dispatcher::Cancelled;
@@ -27,7 +27,9 @@ const FOLLOW: [Scope; 2] = [Scope::Read, Scope::Execute];
 #[derive(Clone, Debug)]
 pub struct Acting {
     pub(crate) system: System,
-    caller: Caller,
+    principal: Arc<Principal>,
+    /// As whom it stands in records.
+    client: Client,
 }
 
 impl System {
@@ -38,13 +40,13 @@ impl System {
     pub fn acting_for(&self, token: Result<Option<&str>>, address: IpAddr) -> Result<Acting> {
         let principal = self.inner.keyring.principal(token)?;
         let client = principal.client(Client::Address(address.to_canonical()));
-        Ok(Acting { system: self.clone(), caller: Caller { principal, client } })
+        Ok(Acting { system: self.clone(), principal, client })
     }
 
     /// The system for itself: what it brings along.
     pub fn acting_for_itself(&self) -> Acting {
-        let caller = Caller { principal: Arc::new(Principal::unbound()), client: Client::UNNAMED };
-        Acting { system: self.clone(), caller }
+        let principal = Arc::new(Principal::unbound());
+        Acting { system: self.clone(), principal, client: Client::UNNAMED }
     }
 }
 
@@ -54,7 +56,7 @@ impl Acting {
     /// # Errors
     /// `forbidden`.
     pub fn may(&self, scopes: &[Scope]) -> Result<()> {
-        self.caller.principal.may(scopes)
+        self.principal.may(scopes)
     }
 
     /// Counts a request against the rate of the principal.
@@ -62,17 +64,12 @@ impl Acting {
     /// # Errors
     /// `overloaded`.
     pub fn count_request(&self) -> Result<()> {
-        self.caller.principal.count_request()
+        self.principal.count_request()
     }
 
     /// Waits until the principal may do nothing any more.
     pub async fn ended(&self) {
-        self.caller.principal.ended().await;
-    }
-
-    /// As whom the principal stands in records.
-    pub fn client(&self) -> Client {
-        self.caller.client
+        self.principal.ended().await;
     }
 
     /// Adds a definition.
@@ -102,7 +99,7 @@ impl Acting {
     pub async fn versions(&self, kind: Kind, name: &str) -> Result<Vec<String>> {
         self.may(&[Scope::Read])?;
         let mut ids = self.system.versions(kind, name).await?;
-        ids.retain(|id| self.caller.principal.ids().has(id));
+        ids.retain(|id| self.principal.ids().has(id));
         if ids.is_empty() { Err(kind.not_registered()) } else { Ok(ids) }
     }
 
@@ -227,7 +224,7 @@ impl Acting {
     /// `forbidden`, `overloaded`, `unavailable`.
     pub async fn query(&self, kind: Kind, filter: Filter, page: PageRequest) -> Result<Page> {
         self.may(&[Scope::Read])?;
-        let filter = self.caller.principal.ids().narrow(kind, filter)?;
+        let filter = self.principal.ids().narrow(kind, filter)?;
         self.system.query(kind, filter, page).await
     }
 
@@ -266,12 +263,12 @@ impl Acting {
 
     /// What this id, name or range means, where it is kept ready and may be used.
     pub(crate) fn known(&self, kind: Kind, id: &str) -> Option<Arc<Compiled>> {
-        self.system.known(kind, id).filter(|definition| self.caller.principal.ids().has(&definition.id))
+        self.system.known(kind, id).filter(|definition| self.principal.ids().has(&definition.id))
     }
 
     /// The definition that this id, bare name, `name:latest` or range means.
     pub(crate) async fn resolve(&self, kind: Kind, id: &str) -> Result<Arc<Compiled>> {
-        let definition = self.system.resolve(self.caller.client, kind, id).await?;
+        let definition = self.system.resolve(self.client, kind, id).await?;
         self.sees(kind, &definition.id)?;
         Ok(definition)
     }
@@ -284,8 +281,8 @@ impl Acting {
         input: RawObject,
         options: Options,
     ) -> Result<Job> {
-        let job = Job::new(uuid, definition, input, options, self.caller.client)?;
-        Ok(Job { max_open: self.caller.principal.max_open(), ..job })
+        let job = Job::new(uuid, definition, input, options, self.client)?;
+        Ok(Job { max_open: self.principal.max_open(), ..job })
     }
 
     /// Ends an execution, wherever it is; its caller is told in the usual way.
@@ -325,7 +322,7 @@ impl Acting {
     /// `forbidden`, `unavailable`.
     pub async fn executions(&self, request: ExecutionRequest) -> Result<ExecutionPage> {
         self.may(&FOLLOW)?;
-        let client = if self.sees_all() { request.client } else { Some(self.caller.client) };
+        let client = if self.sees_all() { request.client } else { Some(self.client) };
         self.system.executions(ExecutionRequest { client, ..request }).await
     }
 
@@ -341,7 +338,7 @@ impl Acting {
     }
 
     fn is_own(&self, snapshot: &Snapshot) -> Result<()> {
-        if self.sees_all() || snapshot.client == self.caller.client {
+        if self.sees_all() || snapshot.client == self.client {
             Ok(())
         } else {
             Err(super::executions::unknown())
@@ -385,17 +382,17 @@ impl Acting {
     }
 
     fn sees_all(&self) -> bool {
-        self.caller.principal.has(&[Scope::Admin])
+        self.principal.has(&[Scope::Admin])
     }
 
     /// Refuses an id that the principal may not use as if there were none.
     fn sees(&self, kind: Kind, id: &str) -> Result<()> {
-        if self.caller.principal.ids().has(id) { Ok(()) } else { Err(kind.not_registered()) }
+        if self.principal.ids().has(id) { Ok(()) } else { Err(kind.not_registered()) }
     }
 
     /// Refuses to make something with an id that the principal may not use.
     fn may_name(&self, id: &str) -> Result<()> {
-        if self.caller.principal.ids().has(id) {
+        if self.principal.ids().has(id) {
             return Ok(());
         }
         Err(Error::new(Code::Forbidden, "this key may not use this id"))

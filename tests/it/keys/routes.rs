@@ -3,9 +3,10 @@
 
 use std::collections::BTreeSet;
 
+use actors::execution::now_ms;
 use serde_json::{Value, json};
 
-use super::{Locked, SOON_MS, in_ms};
+use super::{Locked, SOON_MS};
 use crate::program::{shell, tool};
 
 /// What may be asked without a key.
@@ -78,12 +79,8 @@ async fn every_route_takes_the_scopes_that_it_needs_and_nobody_without_a_good_ke
     let locked = Locked::start().await;
     let (revoked, id) = locked.key(&["admin"], json!({})).await;
     locked.revoke(&id).await;
-    let (expired, _) = locked.key(&["admin"], json!({ "expires_ms": in_ms(SOON_MS) })).await;
-    let deadline = tokio::time::Instant::now() + crate::service::PATIENCE;
-    while locked.ask(Some(&expired), "GET", "/keys", "").await.0 == 200 {
-        assert!(tokio::time::Instant::now() < deadline);
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+    let (expired, _) = locked.key(&["admin"], json!({ "expires_ms": now_ms() + SOON_MS })).await;
+    locked.until(&expired, "/keys", |status, _| status != 200).await;
     let mut forged = locked.admin.clone();
     forged.replace_range(forged.len() - 1.., if forged.ends_with('0') { "1" } else { "0" });
     let unknown = format!("oe_0123456789abcdef_{}", "0".repeat(64));
