@@ -20,7 +20,7 @@ use crate::executor;
 use crate::journal::{self, Receipt, Recovered};
 use crate::measures::Definitions;
 use crate::names::Names;
-use crate::settings::PoolSettings;
+use crate::settings::{Level, PoolSettings};
 
 mod admission;
 mod endings;
@@ -181,6 +181,8 @@ pub struct Args {
     pub max_per_client: usize,
     /// Whether executions are recorded.
     pub is_journalled: bool,
+    /// The level of the sandbox that programs run in.
+    pub sandbox: Option<Level>,
 }
 
 /// The actor.
@@ -224,6 +226,7 @@ pub struct State {
     keys: HashMap<Key, Uuid>,
     remembered: Remembered,
     definitions: Definitions,
+    sandbox: Option<Level>,
     /// Executors that held an execution and were found dead at the last look.
     dead: HashSet<ActorId>,
     queued_bytes: usize,
@@ -255,6 +258,7 @@ impl State {
             keys: HashMap::new(),
             remembered: Remembered::default(),
             definitions: Definitions::default(),
+            sandbox: args.sandbox,
             dead: HashSet::new(),
             queued_bytes: 0,
             max_queued_bytes: args.max_queued_bytes,

@@ -17,6 +17,7 @@ use crate::compiled::Compiled;
 use crate::error::{Error, Result};
 use crate::json::{self, RawObject};
 use crate::log::{Kept, LogRing};
+use crate::settings::Level;
 
 mod snapshot;
 
@@ -69,6 +70,11 @@ impl Runtime {
             Self::Websocket => "websocket",
             Self::Mcp => "mcp",
         }
+    }
+
+    /// Whether what runs is a program of its own on this machine, in the sandbox.
+    pub fn is_sandboxed(self) -> bool {
+        matches!(self, Self::Binary | Self::Script | Self::Python)
     }
 
     /// The runtime of that name.
@@ -201,6 +207,8 @@ pub struct Ended {
     pub ended_ms: u64,
     /// How often it was begun.
     pub attempts: u32,
+    /// The level of the sandbox that it ran in, where it was a program.
+    pub sandbox: Option<Level>,
     /// The end of its log, where it printed anything.
     pub log: Option<Arc<str>>,
 }

@@ -18,10 +18,15 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 mod containment;
+mod filter;
 mod inbox;
+mod jail;
+mod kernel;
+mod landlocked;
 pub mod protocol;
 mod spawn;
 mod tree;
+mod view;
 mod watch;
 
 use containment::Contained;
@@ -30,6 +35,7 @@ use protocol::{Exceeded, Exit, Limits, Reply, Request};
 use watch::Watch;
 
 pub use tree::parse as parse_stat;
+pub use view::{ENVIRONMENT, SCRATCH, SOURCE, WORK};
 
 /// The subcommand under which the binary is a launcher.
 pub const SUBCOMMAND: &str = "launcher";
@@ -67,7 +73,7 @@ fn serve(socket: OwnedFd) -> nix::Result<()> {
         Some((Request::Contain(wanted), _)) => wanted,
         _ => return Ok(()),
     };
-    let contained = match Contained::establish(wanted) {
+    let contained = match Contained::establish(&wanted) {
         Ok(Some(contained)) => contained,
         // The process that waited for the contained one: all is done, and its descriptors are closed already.
         Ok(None) => std::process::exit(0),
@@ -154,9 +160,15 @@ impl Launcher {
             Request::Contain(_) => Ok(()),
             Request::Start(start) => {
                 let cpu_before = tree::ended_children();
-                if self.bound != Some(start.processes) {
-                    self.contained.bound(start.processes);
-                    self.bound = Some(start.processes);
+                let processes = start.bounds.map(|bounds| bounds.processes);
+                if let Some(processes) = processes
+                    && self.bound != Some(processes)
+                {
+                    self.contained.bound(processes);
+                    self.bound = Some(processes);
+                }
+                if let Err(problem) = self.contained.show(&start.shown) {
+                    return self.inbox.send(&Reply::Failed(problem));
                 }
                 match spawn::start(&start, fds, &self.contained) {
                     Ok(pid) => {
@@ -229,7 +241,7 @@ impl Launcher {
             let last_look = || program.watch.as_mut().and_then(Watch::look_last);
             program.exceeded = program.exceeded.or_else(last_look);
         }
-        let is_clean = self.end_all();
+        let is_clean = self.end_all() && self.contained.renew();
         self.is_killing = false;
         let (code, signal) = match program.status {
             Some(WaitStatus::Exited(_, code)) => (Some(code), None),
@@ -262,7 +274,7 @@ impl Launcher {
         let Some(keep) = self.program.as_ref().map(|program| program.pid) else { return Ok(()) };
         self.reap();
         let is_alone = tree::processes(self.contained.sees_only_its_own()).iter().all(|pid| *pid == keep);
-        if is_alone {
+        if is_alone && self.contained.renew() {
             return self.inbox.send(&Reply::Swept);
         }
         self.contained.kill_all();

@@ -190,6 +190,7 @@ impl State {
                     max_queued_bytes,
                     max_per_client: settings.dispatcher.max_per_client,
                     is_journalled,
+                    sandbox: self.args.context.sandbox_level(),
                 };
                 DispatcherActor::spawn_linked(Some(name), DispatcherActor, args, parent).await?.0.get_id()
             }

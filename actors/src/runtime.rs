@@ -1,7 +1,9 @@
 //! How an execution runs: one file for each way. The kinds are ours and closed, so they are an enum and a match.
 
 use std::ffi::OsString;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -9,7 +11,7 @@ use uuid::Uuid;
 use crate::artifacts::{Artifacts, Lease, Pin, Problem};
 use crate::egress::Egress;
 use crate::execution::{Job, Outcome, Runtime};
-use crate::settings::{LimitSettings, Settings};
+use crate::settings::{Level, LimitSettings, Settings};
 
 mod api;
 mod bounds;
@@ -24,6 +26,7 @@ mod process;
 mod program;
 mod python;
 mod readiness;
+mod sandbox;
 mod stop;
 mod wasm;
 
@@ -35,6 +38,7 @@ use bounds::Bounds;
 use lines::Lines;
 use output::Produced;
 use python::Python;
+use sandbox::Sandbox;
 use stop::Stop;
 
 /// What every run needs.
@@ -51,6 +55,7 @@ pub struct Context {
     /// Where programs come from.
     pub artifacts: Artifacts,
     launcher: LauncherCommand,
+    sandbox: Arc<Sandbox>,
     /// The way out.
     pub egress: Egress,
     containers: container::Engine,
@@ -89,18 +94,26 @@ impl Context {
         let path = std::env::var("PATH").unwrap_or_else(|_| "/usr/local/bin:/usr/bin:/bin".into());
         let limits = settings.limits.clone();
         let egress = Egress::new(settings.egress.allow.clone())?;
+        let artifact_folder = data.join("artifacts");
+        let artifacts =
+            Artifacts::open(&settings.artifacts, artifact_folder.clone(), roots.clone(), egress.clone())?;
+        let python = Python::new(&settings.python, data.join("python"), &path)
+            .map_err(|error| format!("the folder for Python cannot be made: {error}"))?;
+        let mut kept = Vec::new();
+        for folder in [artifact_folder, data.join("python")] {
+            // Programs run as other users, and read what is theirs in here.
+            let found = std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o755))
+                .and_then(|()| folder.canonicalize());
+            kept.push(found.map_err(|error| format!("the folder {} is gone: {error}", folder.display()))?);
+        }
+        let sandbox = Arc::new(Sandbox::new(settings, &path, kept));
         Ok(Self {
-            artifacts: Artifacts::open(
-                &settings.artifacts,
-                data.join("artifacts"),
-                roots.clone(),
-                egress.clone(),
-            )?,
+            artifacts,
             containers: container::Engine::new(&settings.containers, &instance(&data)?),
-            python: Python::new(&settings.python, data.join("python"), &path)
-                .map_err(|error| format!("the folder for Python cannot be made: {error}"))?,
+            python,
             wasm: wasm::Engine::new(&settings.wasm, &limits, &data.join("wasm"))?,
-            launcher: LauncherCommand { program: launcher, containment: limits.containment },
+            launcher: LauncherCommand { program: launcher, sandbox: sandbox.clone(), is_sandboxed: true },
+            sandbox,
             egress,
             readiness: readiness::Cache::default(),
             limits,
@@ -108,6 +121,25 @@ impl Context {
             roots,
             path,
         })
+    }
+
+    /// Finds out how far programs are kept apart here; before the first of them runs.
+    ///
+    /// # Errors
+    /// One sentence: the level that was asked for by its name cannot be had.
+    pub async fn settle_sandbox(&self) -> Result<(), String> {
+        self.sandbox.settle(&self.launcher, &self.run_folder).await
+    }
+
+    /// The level of the sandbox that programs run in; none where none can be started.
+    pub fn sandbox_level(&self) -> Option<Level> {
+        self.sandbox.level()
+    }
+
+    /// Whether a job's program has the machine's network.
+    fn network(&self, job: &Job) -> Result<bool, Outcome> {
+        let asked = job.definition.spec.program.network;
+        self.sandbox.network(asked).map_err(|problem| Outcome::failed("not_startable", problem))
     }
 
     /// Removes what an earlier process of this service left outside its folders.

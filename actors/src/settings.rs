@@ -25,6 +25,8 @@ pub struct Settings {
     pub pools: BTreeMap<Runtime, PoolSettings>,
     /// The bounds of one execution, where its definition sets none.
     pub limits: LimitSettings,
+    /// How far programs are kept apart from this machine and from each other.
+    pub sandbox: SandboxSettings,
     /// External registries, in the order in which they are asked.
     pub sources: Vec<SourceSettings>,
     /// What may be reached.
@@ -251,6 +253,51 @@ pub struct ArtifactSettings {
     pub fetch_timeout_ms: u64,
     /// Whether a source may be at a private or loopback address.
     pub allow_private: bool,
+}
+
+/// `[sandbox]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SandboxSettings {
+    /// The level.
+    pub level: Level,
+    /// Whether a definition may have the machine's network at the level `isolated`.
+    pub network: bool,
+    /// What programs are shown of this machine, besides the system's programs and those on the `PATH`.
+    pub readable: Vec<PathBuf>,
+    /// How many MiB `/tmp` may hold, and `/dev/shm`.
+    pub tmp_mb: u64,
+}
+
+/// How far programs are kept apart from this machine and from each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// The strongest that this machine gives.
+    Auto,
+    /// Each executor's programs in a jail of their own: namespaces, a filter of system calls, and the limits.
+    Isolated,
+    /// The limits, and all that a program started ends with it.
+    Limits,
+    /// Only the time, and the end of what is below the program.
+    Off,
+}
+
+impl Level {
+    /// The name that stands in the configuration and in records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Isolated => "isolated",
+            Self::Limits => "limits",
+            Self::Off => "off",
+        }
+    }
+
+    /// The level of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Auto, Self::Isolated, Self::Limits, Self::Off].into_iter().find(|level| level.name() == name)
+    }
 }
 
 /// How programs are kept together so that all of them can be ended.

@@ -69,6 +69,8 @@ pub struct ProgramSpec {
     pub by_files: bool,
     /// The function or class in a Python source, where it does not bear one of the usual names.
     pub handler: Option<String>,
+    /// Whether it has the machine's network, where the definition says so.
+    pub network: Option<bool>,
 }
 
 /// What a program reads from its standard input.
@@ -311,7 +313,9 @@ impl ProgramSpec {
         }
         let args = keys.texts("args")?.iter().map(|text| Template::parse(text)).collect();
         let handler = keys.text("handler")?.map(str::to_owned);
-        Ok(Self { source, sha256, entrypoint, args, env, stdin, by_files, handler })
+        // A name is that of a container's network.
+        let network = keys.object.get("network").map(|network| *network != Value::Bool(false));
+        Ok(Self { source, sha256, entrypoint, args, env, stdin, by_files, handler, network })
     }
 }
 
@@ -501,9 +505,10 @@ fn unmet(keys: &Keys<'_>, runtime: Option<Runtime>) -> Result<Option<String>> {
     if !keys.texts("secrets")?.is_empty() {
         return Ok(Some("`secrets` cannot be given by this version, so the definition does not run".into()));
     }
-    let is_closed = matches!(runtime, Some(Runtime::Container | Runtime::Wasm));
-    if keys.object.get("network") == Some(&Value::Bool(false)) && !is_closed {
-        let message = "`network: false` cannot be enforced by this version, so the definition does not run";
+    let is_elsewhere = matches!(runtime, Some(Runtime::Http | Runtime::Websocket | Runtime::Mcp));
+    if keys.object.get("network") == Some(&Value::Bool(false)) && is_elsewhere {
+        let message =
+            "`network: false` cannot be kept by a runtime that calls others, so the definition does not run";
         return Ok(Some(message.into()));
     }
     Ok(None)
@@ -662,7 +667,9 @@ mod tests {
     fn what_cannot_be_kept_is_said() {
         assert!(parse(json!({"limits": {"memory_mb": 5}})).expect("valid").unmet.is_none());
         assert!(parse(json!({"secrets": ["token"]})).expect("valid").unmet.is_some());
-        assert!(parse(json!({"network": false})).expect("valid").unmet.is_some());
+        assert!(parse(json!({"network": false, "runtime": "mcp"})).expect("valid").unmet.is_some());
+        assert_eq!(parse(json!({"network": false})).expect("valid").program.network, Some(false));
+        assert_eq!(parse(json!({})).expect("valid").program.network, None);
         assert!(parse(json!({"network": false, "runtime": "wasm"})).expect("valid").unmet.is_none());
         assert!(parse(json!({"limits": {"timeout_ms": 5}})).expect("valid").unmet.is_none());
     }

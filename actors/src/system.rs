@@ -124,6 +124,11 @@ impl System {
         let places = Places { data: folders.data.clone(), run: folders.run.clone(), roots };
         let context = Context::new(&settings, places, host.launcher).map_err(Error::unavailable)?;
         let context = Arc::new(context);
+        let settling = context.clone();
+        // In a task, as all that starts processes: the main thread's children are taken for orphans.
+        let settled = tokio::spawn(async move { settling.settle_sandbox().await }).await;
+        let settled = settled.unwrap_or_else(|_| Err("the sandbox could not be tried".into()));
+        settled.map_err(Error::unavailable)?;
         let sweeping = context.clone();
         tokio::spawn(async move { sweeping.sweep().await });
 

@@ -271,6 +271,17 @@ fn string(path: &str) -> (&'static str, fn(&str) -> bool) {
         | "auth.issuers.audience"
         | "auth.issuers.keys"
         | "auth.issuers.scope_claim" => ("a string that is not empty", |text| !text.trim().is_empty()),
+        "sandbox.level" => ("\"auto\", \"isolated\", \"limits\" or \"off\"", |text| {
+            ["auto", "isolated", "limits", "off"].contains(&text)
+        }),
+        "sandbox.readable" => {
+            ("an absolute path such as \"/opt/tools\", outside /tmp, /dev and /proc", |text| {
+                let path = std::path::Path::new(text);
+                let is_taken =
+                    ["/tmp", "/var/tmp", "/dev", "/proc"].iter().any(|taken| path.starts_with(taken));
+                path.parent().is_some() && path.is_absolute() && !is_taken && !text.contains(char::is_control)
+            })
+        }
         "limits.containment" => {
             ("\"auto\", \"pid_namespace\", \"cgroup\", \"uid\" or \"subreaper\"", |text| {
                 ["auto", "pid_namespace", "cgroup", "uid", "subreaper"].contains(&text)

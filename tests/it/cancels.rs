@@ -55,7 +55,7 @@ async fn cancelled_at_random(service: &Service, number: u64) -> (&'static str, b
 
 /// A service whose four launchers are there.
 async fn with_launchers() -> Service {
-    let (service, gate) = (Launch::new().executors(4).start().await, Gate::new());
+    let (service, gate) = (Launch::new().limits().executors(4).start().await, Gate::new());
     service.create(&tool("waiting", gate.program("printf 1"))).await;
     let mut sockets = Vec::new();
     for _ in 0..4 {

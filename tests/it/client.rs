@@ -110,7 +110,7 @@ async fn said(run: Run<'_>) -> Said {
 
 /// A service with one executor, and a tool that waits at the gate.
 async fn with_a_waiting_tool() -> (Service, Gate) {
-    let (service, gate) = (Launch::new().executors(1).start().await, Gate::new());
+    let (service, gate) = (Launch::new().limits().executors(1).start().await, Gate::new());
     service.create(&tool("waiting", gate.program("echo two >&2; printf 7"))).await;
     (service, gate)
 }
@@ -201,7 +201,7 @@ async fn what_waits_and_what_runs_is_cancelled_once() {
 
 #[tokio::test]
 async fn an_unknown_uuid_is_refused_and_a_bad_one_not_even_asked_for() {
-    let service = Service::start().await;
+    let service = Launch::new().limits().start().await;
     for verb in ["get", "log", "cancel"] {
         let unknown = client(&service, &format!("--json execution {verb} {}", uuid::Uuid::nil())).await;
         assert_eq!(unknown.code, Some(1), "{verb}: {unknown:?}");

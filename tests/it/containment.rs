@@ -11,13 +11,13 @@ use serde_json::{Value, json};
 use crate::census::processes_of;
 use crate::limits::{Bench, NOISE};
 use crate::program::{accepted, shell, tool};
-use crate::service::{Launch, PATIENCE, Service, eventually};
+use crate::service::{Launch, PATIENCE, eventually};
 
 const LEVELS: [&str; 4] = ["pid_namespace", "cgroup", "uid", "subreaper"];
 
 /// Whether this machine keeps programs together in this way. Where it does not, it says so and runs nothing.
 async fn is_given(level: &str) -> bool {
-    let service = Launch::new().set("LIMITS__CONTAINMENT", level).start().await;
+    let service = Launch::new().limits().set("LIMITS__CONTAINMENT", level).start().await;
     let (_, answer) = service.rest("GET", "/readyz", "").await;
     let readiness = &answer["data"];
     let binary = &readiness["runtimes"]["binary"];
@@ -37,7 +37,7 @@ async fn is_given(level: &str) -> bool {
 }
 
 async fn bench(level: &str) -> Bench {
-    Bench::new(Launch::new().set("LIMITS__CONTAINMENT", level)).await
+    Bench::new(Launch::new().limits().set("LIMITS__CONTAINMENT", level)).await
 }
 
 fn limited(entrypoint: &str, script: &str, limits: Value) -> Value {
@@ -206,7 +206,7 @@ async fn a_launcher_that_is_killed_takes_its_programs_along() {
 
 #[tokio::test]
 async fn what_can_run_here_is_told_with_how_programs_are_kept_together() {
-    let service = Service::start().await;
+    let service = Launch::new().limits().start().await;
     let (status, answer) = service.rest("GET", "/readyz", "").await;
     assert_eq!((status, &answer["success"]), (200, &json!(true)), "{answer}");
     let ready = &answer["data"];

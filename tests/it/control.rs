@@ -22,7 +22,7 @@ struct Bench {
 
 impl Bench {
     async fn new() -> Self {
-        Self::on(Launch::new()).await
+        Self::on(Launch::new().limits()).await
     }
 
     async fn on(launch: Launch) -> Self {
@@ -188,7 +188,7 @@ async fn rest_says_which_execution_it_does_not_know() {
 }
 
 fn ends_with_its_client() -> Launch {
-    Launch::new().set("WEBSOCKET__ON_DISCONNECT", "cancel")
+    Launch::new().limits().set("WEBSOCKET__ON_DISCONNECT", "cancel")
 }
 
 #[tokio::test]

@@ -42,7 +42,7 @@ async fn killed_with(mut service: Service, change: impl FnOnce(Launch) -> Launch
     let folder = service.folder();
     drop(service);
     let start = Instant::now();
-    let service = change(Launch::on(folder).executors(4)).start().await;
+    let service = change(Launch::on(folder).limits().executors(4)).start().await;
     ready(&service).await;
     (service, start.elapsed())
 }
@@ -67,7 +67,7 @@ pub fn moment(seed: u64, round: usize) -> Duration {
 
 #[tokio::test]
 async fn what_waits_runs_after_a_kill_in_its_old_order_with_the_revision_that_was_accepted() {
-    let service = Launch::new().executors(1).start().await;
+    let service = Launch::new().limits().executors(1).start().await;
     let gate = Gate::new();
     let blocking = json!({ "idempotent": false });
     let mut metadata = gate.program(r#"printf '{"ok":1}'"#);
@@ -95,7 +95,7 @@ async fn what_waits_runs_after_a_kill_in_its_old_order_with_the_revision_that_wa
     service.signal(Signal::SIGKILL);
     let folder = service.folder();
     drop(service);
-    let service = Launch::on(folder).executors(1).start().await;
+    let service = Launch::on(folder).limits().executors(1).start().await;
     for uuid in &uuids {
         let record = ended(&service, uuid).await;
         assert_eq!(
@@ -117,7 +117,7 @@ async fn what_waits_runs_after_a_kill_in_its_old_order_with_the_revision_that_wa
 
 #[tokio::test]
 async fn what_was_running_runs_again_after_a_kill_where_it_may() {
-    let service = Launch::new().executors(1).start().await;
+    let service = Launch::new().limits().executors(1).start().await;
     let gate = Gate::new();
     let mut metadata = gate.program(r#"printf '{"ok":1}'"#);
     metadata["idempotent"] = json!(true);
@@ -133,7 +133,7 @@ async fn what_was_running_runs_again_after_a_kill_where_it_may() {
 
 #[tokio::test]
 async fn an_execution_that_kills_the_service_each_time_ends_in_a_crash_loop() {
-    let mut service = Launch::new().executors(1).start().await;
+    let mut service = Launch::new().limits().executors(1).start().await;
     let gate = Gate::new();
     let mut metadata = gate.program(r#"printf '{"ok":1}'"#);
     metadata["idempotent"] = json!(true);
@@ -154,7 +154,7 @@ async fn an_execution_that_kills_the_service_each_time_ends_in_a_crash_loop() {
 
 #[tokio::test]
 async fn what_waits_at_a_shutdown_runs_at_the_next_start() {
-    let service = Launch::new().executors(1).set("DISPATCHER__GRACE_MS", 10_000).start().await;
+    let service = Launch::new().limits().executors(1).set("DISPATCHER__GRACE_MS", 10_000).start().await;
     let gate = Gate::new();
     service.create(&tool("gated", gate.program(r#"printf '{"ok":1}'"#))).await;
     let (running, _) = accepted(&service, "gated", json!({}), json!({})).await;
@@ -170,14 +170,14 @@ async fn what_waits_at_a_shutdown_runs_at_the_next_start() {
     let mut service = service;
     assert_eq!(service.exit().await.code(), Some(0));
     drop(service);
-    let service = Launch::on(folder).start().await;
+    let service = Launch::on(folder).limits().start().await;
     let record = ended(&service, &uuid).await;
     assert_eq!((&record["state"], &record["output"]), (&json!("succeeded"), &json!({ "ok": 1 })), "{record}");
 }
 
 #[tokio::test]
 async fn the_same_idempotency_key_is_the_same_execution() {
-    let mut service = Launch::new().executors(2).start().await;
+    let mut service = Launch::new().limits().executors(2).start().await;
     let gate = Gate::new();
     service.create(&tool("gated", gate.program(r#"printf '{"ok":1}'"#))).await;
     let with_key = json!({ "idempotency_key": "k" });
@@ -213,7 +213,8 @@ async fn the_same_idempotency_key_is_the_same_execution() {
 
 #[tokio::test]
 async fn old_executions_are_forgotten_by_number() {
-    let service = Launch::new().set("JOURNAL__KEEP_COUNT", 10).set("JOURNAL__SWEEP_MS", 50).start().await;
+    let service =
+        Launch::new().limits().set("JOURNAL__KEEP_COUNT", 10).set("JOURNAL__SWEEP_MS", 50).start().await;
     service.create(&tool("quick", shell("printf 1"))).await;
     let mut uuids = Vec::new();
     for _ in 0..30 {
@@ -244,7 +245,7 @@ async fn old_executions_are_forgotten_by_number() {
 
 #[tokio::test]
 async fn executions_are_listed_by_state_definition_and_time_page_by_page() {
-    let service = Launch::new().executors(1).start().await;
+    let service = Launch::new().limits().executors(1).start().await;
     let gate = Gate::new();
     service.create(&tool("good", shell("printf 1"))).await;
     service.create(&tool("bad", shell("exit 3"))).await;
@@ -315,7 +316,7 @@ async fn executions_are_listed_by_state_definition_and_time_page_by_page() {
 
 #[tokio::test]
 async fn the_end_of_a_log_is_kept() {
-    let service = Launch::new().executors(1).start().await;
+    let service = Launch::new().limits().executors(1).start().await;
     let gate = Gate::new();
     service.create(&tool("talks", gate.program("echo two >&2; printf 1"))).await;
     let (socket, uuid) = accepted(&service, "talks", json!({}), json!({})).await;
@@ -349,7 +350,7 @@ async fn whatever_actor_fails_nothing_is_lost_and_nothing_runs_twice() {
         "sessions",
     ];
     let rounds = std::env::var("FAULTS").map_or(40, |rounds| rounds.parse().unwrap());
-    let service = Launch::new().executors(4).start().await;
+    let service = Launch::new().limits().executors(4).start().await;
     let ledger = Ledger::new();
     ledger.register(&service).await;
     ledger.serve(&service);
@@ -372,7 +373,7 @@ async fn whenever_the_service_is_killed_nothing_is_lost_and_nothing_runs_twice()
     let kills = std::env::var("KILLS").map_or(KILLS, |kills| kills.parse().unwrap());
     let seed = uuid::Uuid::now_v7().as_u128() as u64;
     println!("seed {seed}");
-    let mut service = Launch::new().executors(4).start().await;
+    let mut service = Launch::new().limits().executors(4).start().await;
     let ledger = Ledger::new();
     ledger.register(&service).await;
     ledger.serve(&service);
@@ -409,7 +410,7 @@ async fn whenever_the_service_is_killed_nothing_is_lost_and_nothing_runs_twice()
 #[tokio::test]
 async fn of_a_long_list_of_executions_none_is_left_out() {
     const COUNT: usize = 1_300;
-    let service = Launch::new().start().await;
+    let service = Launch::new().limits().start().await;
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let url = service.url("/tool/binary-increment-tool/execute?wait=30");
     let runs = futures_util::stream::iter(0..COUNT).map(|number| {
@@ -426,7 +427,7 @@ async fn of_a_long_list_of_executions_none_is_left_out() {
     // Those that the dispatcher remembers are not all of them; another process has only the record.
     let folder = service.folder();
     assert!(service.stop().await.success());
-    let service = Launch::on(folder).start().await;
+    let service = Launch::on(folder).limits().start().await;
     let (mut found, mut cursor) = (Vec::new(), String::new());
     loop {
         let (status, page) = service.rest("GET", &format!("/executions?limit=600{cursor}"), "").await;

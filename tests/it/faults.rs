@@ -61,7 +61,7 @@ async fn a_session_that_panics_under_load_is_felt_by_one() {
 
 /// Lets an actor panic several times under a load: how many sessions failed.
 async fn under_load(actor: &str) -> usize {
-    let service = Service::start().await;
+    let service = Launch::new().limits().start().await;
     let load = Load::new(&service, usize::MAX);
     let running = tokio::spawn(Arc::clone(&load).run(WIDTH));
     let mut recoveries = Vec::new();
@@ -105,7 +105,7 @@ struct Running {
 
 impl Running {
     async fn start(change: impl FnOnce(&mut Value)) -> Self {
-        let (service, gate) = (Service::start().await, Gate::new());
+        let (service, gate) = (Launch::new().limits().start().await, Gate::new());
         let mut metadata = gate.program(r#"printf '{"ok":1}'"#);
         change(&mut metadata);
         service.create(&tool("waiting", metadata)).await;
@@ -199,7 +199,7 @@ async fn a_client_whose_session_dies_gets_an_error_frame() {
 
 /// Five failures are borne, the sixth within ten seconds ends the process and says why.
 async fn sixth_failure_ends(actor: &str) {
-    let mut service = Launch::new().memory().start().await;
+    let mut service = Launch::new().limits().memory().start().await;
     let start = Instant::now();
     for _ in 0..5 {
         service.panic(actor).await.unwrap();
@@ -237,7 +237,7 @@ async fn the_sixth_failure_of_the_registry_ends_the_process() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn thirty_failures_of_executors_never_end_the_process() {
-    let service = Service::start().await;
+    let service = Launch::new().limits().start().await;
     let load = Load::new(&service, usize::MAX);
     let running = tokio::spawn(Arc::clone(&load).run(4));
     let start = Instant::now();

@@ -33,7 +33,7 @@ struct Locked {
 
 impl Locked {
     async fn start() -> Self {
-        Self::on(Launch::new().memory().start().await).await
+        Self::on(Launch::new().limits().memory().start().await).await
     }
 
     async fn on(service: Service) -> Self {
@@ -128,7 +128,7 @@ fn opened(opened: tokio_tungstenite::tungstenite::Result<Socket>) -> Result<Sock
 
 #[tokio::test]
 async fn the_first_key_shuts_the_door_on_who_is_in_already() {
-    let service = Launch::new().memory().start().await;
+    let service = Launch::new().limits().memory().start().await;
     let (status, answer) = service.rest("POST", "/keys", r#"{"name":"n","scopes":["read"]}"#).await;
     assert_eq!((status, &answer["code"]), (400, &json!("invalid")), "{answer}");
     let mut inside = service.socket("/session").await;
@@ -317,10 +317,10 @@ async fn a_key_has_its_rate_and_its_number_of_open_executions() {
 
 #[tokio::test]
 async fn keys_are_kept_and_the_command_line_makes_the_first_one_without_a_service() {
-    let service = Launch::new().start().await;
+    let service = Launch::new().limits().start().await;
     let folder = service.folder();
     assert!(service.stop().await.success());
-    let on = || Launch::on(folder.clone());
+    let on = || Launch::on(folder.clone()).limits();
     let (status, said) = on().output("key", &["create", "--offline", "ops", "--scope", "read"]).await;
     assert_eq!(status.code(), Some(1), "{said}");
     assert!(said.contains("the first key needs the scope `admin`"), "{said}");
@@ -386,7 +386,7 @@ async fn a_web_page_shows_its_key_among_the_subprotocols() {
 
 #[tokio::test]
 async fn a_token_that_an_issuer_signed_is_its_subject() {
-    let launch = Launch::new().memory();
+    let launch = Launch::new().limits().memory();
     let keys = launch.path("jwks.json");
     std::fs::write(&keys, KEY_SET).unwrap();
     let issuers = format!(
@@ -415,7 +415,7 @@ async fn a_token_that_an_issuer_signed_is_its_subject() {
 
 #[tokio::test]
 async fn a_key_may_be_asked_for_before_there_is_one() {
-    let service = Launch::new().memory().set("AUTH__REQUIRED", "always").start().await;
+    let service = Launch::new().limits().memory().set("AUTH__REQUIRED", "always").start().await;
     assert_eq!(service.rest("POST", "/tools", "{}").await.0, 401);
     assert_eq!(service.rest("POST", "/keys", r#"{"name":"n","scopes":["admin"]}"#).await.0, 401);
     assert_eq!(service.rest("GET", "/healthz", "").await.0, 200);

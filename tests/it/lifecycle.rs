@@ -44,7 +44,7 @@ async fn is_draining(service: &Service) {
 #[tokio::test]
 async fn a_running_execution_finishes_within_the_grace() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
-        let (mut service, gate, socket, _) = waiting(Launch::new()).await;
+        let (mut service, gate, socket, _) = waiting(Launch::new().limits()).await;
         service.signal(signal);
         is_draining(&service).await;
         gate.open();
@@ -57,7 +57,7 @@ async fn a_running_execution_finishes_within_the_grace() {
 
 #[tokio::test]
 async fn new_work_is_refused_while_it_drains() {
-    let (mut service, gate, socket, _) = waiting(Launch::new()).await;
+    let (mut service, gate, socket, _) = waiting(Launch::new().limits()).await;
     let mut open_before = service.socket("/tool").await;
     service.signal(Signal::SIGTERM);
     is_draining(&service).await;
@@ -79,7 +79,7 @@ async fn new_work_is_refused_while_it_drains() {
 
 #[tokio::test]
 async fn an_idle_connection_is_closed_as_going_away() {
-    let service = Service::start().await;
+    let service = Launch::new().limits().start().await;
     let idle = service.socket("/tool").await;
     let (status, talk) = tokio::join!(service.stop(), idle.rest());
     assert_eq!(talk.close, Some(1001), "{talk:?}");
@@ -89,7 +89,7 @@ async fn an_idle_connection_is_closed_as_going_away() {
 
 #[tokio::test]
 async fn what_outlasts_the_grace_is_told_and_ended() {
-    let launch = Launch::new().set("DISPATCHER__GRACE_MS", 300);
+    let launch = Launch::new().limits().set("DISPATCHER__GRACE_MS", 300);
     let (mut service, _gate, socket, uuid) = waiting(launch).await;
     service.signal(Signal::SIGTERM);
     let talk = socket.rest().await;
@@ -102,7 +102,7 @@ async fn what_outlasts_the_grace_is_told_and_ended() {
 
 #[tokio::test]
 async fn what_is_queued_in_memory_when_it_drains_is_told_once() {
-    let (mut service, gate, running, _) = waiting(Launch::new().memory().executors(1)).await;
+    let (mut service, gate, running, _) = waiting(Launch::new().limits().memory().executors(1)).await;
     let (queued, _) = accepted(&service).await;
     service.signal(Signal::SIGTERM);
     is_draining(&service).await;
@@ -116,7 +116,7 @@ async fn what_is_queued_in_memory_when_it_drains_is_told_once() {
 
 #[tokio::test]
 async fn a_second_signal_ends_it_at_once() {
-    let launch = Launch::new().set("DISPATCHER__GRACE_MS", 60_000);
+    let launch = Launch::new().limits().set("DISPATCHER__GRACE_MS", 60_000);
     let (mut service, _gate, _socket, _) = waiting(launch).await;
     service.signal(Signal::SIGTERM);
     is_draining(&service).await;
@@ -130,8 +130,8 @@ async fn a_second_signal_ends_it_at_once() {
 
 #[tokio::test]
 async fn a_second_process_on_the_same_folder_is_refused() {
-    let service = Service::start().await;
-    let (status, log) = Launch::on(service.folder()).refused().await;
+    let service = Launch::new().limits().start().await;
+    let (status, log) = Launch::on(service.folder()).limits().refused().await;
     assert!(!status.success(), "{status}");
     let said = log.to_lowercase();
     let words = ["another", "already", "in use", "locked"];
@@ -144,18 +144,18 @@ async fn a_second_process_on_the_same_folder_is_refused() {
 
 #[tokio::test]
 async fn after_a_kill_it_starts_again_with_all_that_was_stored() {
-    let service = Service::start().await;
+    let service = Launch::new().limits().start().await;
     service.create(&tool("kept", shell("printf 1"))).await;
     let folder = service.folder();
     drop(service);
-    let service = Launch::on(folder).start().await;
+    let service = Launch::on(folder).limits().start().await;
     let talk = service.run("tool", "kept", json!({})).await;
     assert_eq!(*talk.output(), json!(1));
 }
 
 #[tokio::test]
 async fn a_streaming_client_hears_start_and_log_before_the_result() {
-    let service = Service::start().await;
+    let service = Launch::new().limits().start().await;
     let script = r#"echo first >&2; echo second >&2; printf '{"ok":1}'"#;
     service.create(&tool("talking", shell(script))).await;
     let options = json!({ "stream": true });
@@ -182,7 +182,7 @@ async fn a_streaming_client_hears_start_and_log_before_the_result() {
 #[tokio::test]
 async fn a_changed_configuration_resizes_a_pool_on_sighup() {
     let pool = |size| format!("[pools.binary]\nmin = {size}\nmax = {size}\n");
-    let (service, gate, first, _) = waiting(Launch::new().config(&pool(1))).await;
+    let (service, gate, first, _) = waiting(Launch::new().limits().config(&pool(1))).await;
     let (second, _) = accepted(&service).await;
     assert_eq!(gate.read("arrived").lines().count(), 1);
     std::fs::write(service.path("config.toml"), pool(2)).unwrap();
@@ -197,7 +197,7 @@ async fn a_changed_configuration_resizes_a_pool_on_sighup() {
 #[tokio::test]
 async fn a_pool_that_is_too_large_after_a_sighup_shrinks_when_its_executors_end() {
     let pool = |size| format!("[pools.binary]\nmin = {size}\nmax = {size}\n");
-    let (service, gate, first, _) = waiting(Launch::new().config(&pool(2))).await;
+    let (service, gate, first, _) = waiting(Launch::new().limits().config(&pool(2))).await;
     let (second, _) = accepted(&service).await;
     gate.arrived(2).await;
     std::fs::write(service.path("config.toml"), pool(1)).unwrap();
@@ -222,27 +222,27 @@ async fn a_pool_that_is_too_large_after_a_sighup_shrinks_when_its_executors_end(
 #[tokio::test]
 async fn an_unknown_key_is_refused_with_the_nearest_known_one() {
     let check = |launch: Launch| launch.output("check-config", &[]);
-    let (status, said) = check(Launch::new()).await;
+    let (status, said) = check(Launch::new().limits()).await;
     assert!(status.success(), "{said}");
     let misspelt = [
-        (Launch::new().set("WEBSOCKET__BNID", "x"), "bind"),
-        (Launch::new().set("WEBSOKET__BIND", "x"), "websocket"),
-        (Launch::new().config("[stroe]\nurl = \"mem://\"\n"), "store"),
-        (Launch::new().config("[pools.binary]\nmaks = 3\n"), "max"),
+        (Launch::new().limits().set("WEBSOCKET__BNID", "x"), "bind"),
+        (Launch::new().limits().set("WEBSOKET__BIND", "x"), "websocket"),
+        (Launch::new().limits().config("[stroe]\nurl = \"mem://\"\n"), "store"),
+        (Launch::new().limits().config("[pools.binary]\nmaks = 3\n"), "max"),
     ];
     for (launch, nearest) in misspelt {
         let (status, said) = check(launch).await;
         assert!(!status.success(), "{said}");
         assert!(said.contains(nearest), "{nearest}: {said}");
     }
-    let (status, log) = Launch::new().set("WEBSOCKET__BNID", "x").refused().await;
+    let (status, log) = Launch::new().limits().set("WEBSOCKET__BNID", "x").refused().await;
     assert!(!status.success(), "{log}");
 }
 
 #[tokio::test]
 async fn an_address_beyond_loopback_needs_to_be_insisted_on() {
     for key in ["REST__BIND", "WEBSOCKET__BIND"] {
-        let (status, log) = Launch::new().set(key, "0.0.0.0:0").refused().await;
+        let (status, log) = Launch::new().limits().set(key, "0.0.0.0:0").refused().await;
         assert!(!status.success(), "{log}");
         assert!(log.contains("--insecure"), "{log}");
     }

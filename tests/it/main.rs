@@ -53,6 +53,7 @@ mod rates;
 mod register;
 mod rest;
 mod retries;
+mod sandbox;
 mod schemas;
 mod seed;
 mod session;

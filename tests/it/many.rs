@@ -34,7 +34,8 @@ const OUTCOMES: usize = 5;
 async fn with_noop(durability: &str) -> Service {
     let root = tempfile::tempdir().unwrap().keep();
     std::fs::write(root.join("noop.wasm"), NOOP).unwrap();
-    let launch = Launch::new().set("JOURNAL__DURABILITY", durability).set("ARTIFACTS__ROOTS", json!([root]));
+    let launch =
+        Launch::new().limits().set("JOURNAL__DURABILITY", durability).set("ARTIFACTS__ROOTS", json!([root]));
     let launch = launch
         .set("POOLS__WASM__MIN", 4)
         .set("POOLS__WASM__MAX", 4)
@@ -101,7 +102,8 @@ async fn insert() -> f64 {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(Location::Folder(folder.path().into()), Memory(512)).await.unwrap();
     let outcome = Outcome::succeeded("{}".into());
-    let ended = Arc::new(Ended { outcome, started_ms: Some(1), ended_ms: 2, attempts: 1, log: None });
+    let ended =
+        Arc::new(Ended { outcome, started_ms: Some(1), ended_ms: 2, attempts: 1, sandbox: None, log: None });
     let (start, mut written) = (Instant::now(), 0);
     while start.elapsed() < TURN {
         let records: Vec<Record> = (0..2_000).map(|_| Record::Ended(Uuid::now_v7(), ended.clone())).collect();
@@ -186,7 +188,7 @@ async fn ready_again_with_100_000_outcomes_and_10_000_queued() {
         service.exit().await;
         drop(service);
         let start = Instant::now();
-        service = Launch::on(folder).executors(1).start().await;
+        service = Launch::on(folder).limits().executors(1).start().await;
         ready(&service).await;
         let took = start.elapsed();
         let queues = service.rest("GET", "/system", "").await.1["data"]["tree"]["queues"]["binary"].clone();

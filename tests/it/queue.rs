@@ -36,7 +36,7 @@ async fn run_at_once(service: &Service, id: &str, runs: usize) {
 
 #[tokio::test]
 async fn max_concurrency_of_one_lets_no_two_run_at_once() {
-    let (service, gate) = (Launch::new().executors(4).start().await, Gate::new());
+    let (service, gate) = (Launch::new().limits().executors(4).start().await, Gate::new());
     let mut metadata = marking(&gate);
     metadata["max_concurrency"] = json!(1);
     service.create(&tool("alone", metadata)).await;
@@ -46,7 +46,7 @@ async fn max_concurrency_of_one_lets_no_two_run_at_once() {
 
 #[tokio::test]
 async fn max_concurrency_of_one_holds_nobody_else_up() {
-    let (service, gate) = (Launch::new().executors(2).start().await, Gate::new());
+    let (service, gate) = (Launch::new().limits().executors(2).start().await, Gate::new());
     let mut metadata = gate.program("printf '{}'");
     metadata["max_concurrency"] = json!(1);
     service.create(&tool("alone", metadata)).await;
@@ -64,7 +64,7 @@ async fn max_concurrency_of_one_holds_nobody_else_up() {
 
 #[tokio::test]
 async fn without_a_bound_executions_run_side_by_side() {
-    let (service, gate) = (Launch::new().executors(4).start().await, Gate::new());
+    let (service, gate) = (Launch::new().limits().executors(4).start().await, Gate::new());
     let metadata = gate.program("printf '{}'");
     service.create(&tool("together", metadata)).await;
     let mut sockets = Vec::new();
@@ -80,7 +80,7 @@ async fn without_a_bound_executions_run_side_by_side() {
 
 #[tokio::test]
 async fn a_full_queue_refuses_with_overloaded() {
-    let launch = Launch::new().executors(1).set("POOLS__BINARY__QUEUE", 2);
+    let launch = Launch::new().limits().executors(1).set("POOLS__BINARY__QUEUE", 2);
     let (service, gate) = (launch.start().await, Gate::new());
     let metadata = gate.program("printf '{}'");
     service.create(&tool("waiting", metadata)).await;
@@ -103,7 +103,7 @@ async fn a_full_queue_refuses_with_overloaded() {
 
 #[tokio::test]
 async fn a_higher_priority_goes_first_and_age_decides_among_equals() {
-    let (service, gate) = (Launch::new().executors(1).start().await, Gate::new());
+    let (service, gate) = (Launch::new().limits().executors(1).start().await, Gate::new());
     let metadata = gate.program("printf '{}'");
     service.create(&tool("waiting", metadata)).await;
     let order = gate.path().join("order").display().to_string();
@@ -128,7 +128,7 @@ async fn a_higher_priority_goes_first_and_age_decides_among_equals() {
 
 #[tokio::test]
 async fn a_queued_execution_keeps_the_definition_it_was_accepted_with() {
-    let (service, gate) = (Launch::new().executors(1).start().await, Gate::new());
+    let (service, gate) = (Launch::new().limits().executors(1).start().await, Gate::new());
     let metadata = gate.program("printf '{}'");
     service.create(&tool("waiting", metadata)).await;
     service.create(&tool("old", shell("printf 1"))).await;
@@ -149,7 +149,7 @@ async fn a_queued_execution_keeps_the_definition_it_was_accepted_with() {
 
 #[tokio::test]
 async fn an_execution_whose_client_left_goes_on() {
-    let (service, gate) = (Service::start().await, Gate::new());
+    let (service, gate) = (Launch::new().limits().start().await, Gate::new());
     let done = gate.path().join("done").display().to_string();
     let metadata = gate.program(&format!("echo done >> {done}; printf '{{}}'"));
     service.create(&tool("waiting", metadata)).await;

@@ -23,6 +23,9 @@ use crate::socket::Talk;
 /// How many times floor and service take turns.
 const ROUNDS: usize = 5;
 
+/// The levels of the sandbox.
+const LEVELS: [&str; 3] = ["off", "limits", "isolated"];
+
 /// How long each turn is.
 const TURN: Duration = Duration::from_secs(2);
 
@@ -67,6 +70,10 @@ struct Engine(System);
 impl Engine {
     async fn start(pools: &str) -> Self {
         Self::start_with(pools, |_| {}).await
+    }
+
+    async fn start_at(level: &str, pools: &str) -> Self {
+        Self::start_with(pools, |config| config["sandbox"]["level"] = level.into()).await
     }
 
     async fn start_with(pools: &str, change: impl FnOnce(&mut toml::Table)) -> Self {
@@ -126,37 +133,55 @@ async fn spawn_and_reap() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement"]
 async fn binary_sessions_beside_bare_spawn_and_reap() {
-    let service = Launch::new().memory().executors(16).start().await;
-    let metadata = json!({ "runtime": "binary", "entrypoint": "/bin/cat", "args": [] });
-    service.create(&tool("cat", metadata)).await;
-    let address = service.websocket;
-    let text: Arc<str> = request("tool", "cat", json!({})).into();
-    let mut pairs = Vec::new();
-    for _ in 0..ROUNDS {
-        let floor = rate(16, spawn_and_reap).await;
-        let text = text.clone();
-        let ours = rate(16, move || {
-            let text = text.clone();
-            async move {
-                let talk = Talk::hold(address, "/tool", &text).await.unwrap();
-                assert_eq!(*talk.output(), json!({}));
-            }
-        });
-        pairs.push((floor, ours.await));
+    let mut services = Vec::new();
+    for level in LEVELS {
+        let launch = Launch::new().memory().executors(16).set("SANDBOX__LEVEL", level);
+        let service = launch.start().await;
+        let metadata = json!({ "runtime": "binary", "entrypoint": "/bin/cat", "args": [] });
+        service.create(&tool("cat", metadata)).await;
+        services.push((level, service, Vec::new()));
     }
-    report("binary, 16 one-shot sessions, beside bare spawn-and-reap of cat", &pairs);
+    let text: Arc<str> = request("tool", "cat", json!({})).into();
+    for _ in 0..ROUNDS {
+        for (_, service, pairs) in &mut services {
+            let floor = rate(16, spawn_and_reap).await;
+            let (address, text) = (service.websocket, text.clone());
+            let ours = rate(16, move || {
+                let text = text.clone();
+                async move {
+                    let talk = Talk::hold(address, "/tool", &text).await.unwrap();
+                    assert_eq!(*talk.output(), json!({}));
+                }
+            });
+            pairs.push((floor, ours.await));
+        }
+    }
+    for (level, _, pairs) in &services {
+        let what =
+            format!("binary, sandbox {level}, 16 one-shot sessions, beside bare spawn-and-reap of cat");
+        report(&what, pairs);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement"]
 async fn binary_runs_of_the_engine_beside_bare_spawn_and_reap() {
-    let engine = Arc::new(Engine::start("binary = 16").await);
-    engine.create("cat", json!({ "runtime": "binary", "entrypoint": "/bin/cat" }), &[]).await;
-    let mut pairs = Vec::new();
-    for _ in 0..ROUNDS {
-        pairs.push((rate(16, spawn_and_reap).await, engine.rate("cat", 16).await));
+    let mut engines = Vec::new();
+    for level in LEVELS {
+        let engine = Arc::new(Engine::start_at(level, "binary = 16").await);
+        engine.create("cat", json!({ "runtime": "binary", "entrypoint": "/bin/cat" }), &[]).await;
+        engines.push((level, engine, Vec::new()));
     }
-    report("binary, 16 runs through the engine alone, beside bare spawn-and-reap of cat", &pairs);
+    for _ in 0..ROUNDS {
+        for (_, engine, pairs) in &mut engines {
+            pairs.push((rate(16, spawn_and_reap).await, engine.rate("cat", 16).await));
+        }
+    }
+    for (level, _, pairs) in &engines {
+        let what =
+            format!("binary, sandbox {level}, 16 runs through the engine alone, beside bare spawn-and-reap");
+        report(&what, pairs);
+    }
 }
 
 const BARE_PYTHON: &str = "

@@ -43,7 +43,7 @@ async fn is_pausing(service: &Service) {
 
 #[tokio::test]
 async fn a_program_that_fails_twice_and_then_succeeds_succeeds() {
-    let (service, gate) = (Service::start().await, Gate::new());
+    let (service, gate) = (Launch::new().limits().start().await, Gate::new());
     service.create(&tool("flaky", retried(succeeding_at(&gate, 3), 3, 10))).await;
     let talk = streamed(&service, "flaky", json!({})).await;
     assert_eq!(*talk.output(), json!(3));
@@ -54,7 +54,7 @@ async fn a_program_that_fails_twice_and_then_succeeds_succeeds() {
 
 #[tokio::test]
 async fn after_as_many_retries_as_there_may_be_the_last_failure_counts() {
-    let (service, gate) = (Service::start().await, Gate::new());
+    let (service, gate) = (Launch::new().limits().start().await, Gate::new());
     service.create(&tool("failing", retried(succeeding_at(&gate, 100), 2, 10))).await;
     let talk = service.run("tool", "failing", json!({})).await;
     let (error, code) = talk.error();
@@ -65,7 +65,7 @@ async fn after_as_many_retries_as_there_may_be_the_last_failure_counts() {
 
 #[tokio::test]
 async fn each_pause_is_twice_as_long_as_the_one_before() {
-    let (service, gate) = (Service::start().await, Gate::new());
+    let (service, gate) = (Launch::new().limits().start().await, Gate::new());
     service.create(&tool("failing", retried(succeeding_at(&gate, 100), 3, 50))).await;
     let start = Instant::now();
     service.run("tool", "failing", json!({})).await.error();
@@ -75,7 +75,7 @@ async fn each_pause_is_twice_as_long_as_the_one_before() {
 
 #[tokio::test]
 async fn without_retries_a_failure_is_final() {
-    let (service, gate) = (Service::start().await, Gate::new());
+    let (service, gate) = (Launch::new().limits().start().await, Gate::new());
     let mut idempotent = succeeding_at(&gate, 2);
     idempotent["idempotent"] = json!(true);
     service.create(&tool("failing", idempotent)).await;
@@ -85,7 +85,7 @@ async fn without_retries_a_failure_is_final() {
 
 #[tokio::test]
 async fn retries_are_refused_to_what_may_run_once_only() {
-    let service = Service::start().await;
+    let service = Launch::new().limits().start().await;
     for (idempotent, retries, field) in [
         (json!(false), json!({ "max": 1 }), "tool_metadata.retries"),
         (Value::Null, json!({ "max": 1 }), "tool_metadata.retries"),
@@ -105,7 +105,7 @@ async fn retries_are_refused_to_what_may_run_once_only() {
 
 #[tokio::test]
 async fn a_timeout_is_tried_again_too() {
-    let (service, gate) = (Service::start().await, Gate::new());
+    let (service, gate) = (Launch::new().limits().start().await, Gate::new());
     let runs = gate.path().join("runs").display().to_string();
     let script = format!("echo run >> {runs}; [ $(wc -l < {runs}) -ge 2 ] || sleep 60; printf 1");
     let mut metadata = retried(shell(&script), 1, 10);
@@ -124,7 +124,7 @@ def handler(input, context):
 
 #[tokio::test]
 async fn a_handler_is_told_which_attempt_it_is() {
-    let service = Service::start().await;
+    let service = Launch::new().limits().start().await;
     put_source(&service, "flaky.py", FLAKY);
     service.create(&tool("flaky", retried(python("flaky.py"), 5, 10))).await;
     let talk = service.run("tool", "flaky", json!({})).await;
@@ -133,7 +133,7 @@ async fn a_handler_is_told_which_attempt_it_is() {
 
 #[tokio::test]
 async fn what_pauses_before_a_retry_holds_nobody_up_and_can_be_cancelled() {
-    let (service, gate) = (Launch::new().executors(1).start().await, Gate::new());
+    let (service, gate) = (Launch::new().limits().executors(1).start().await, Gate::new());
     service.create(&tool("failing", retried(succeeding_at(&gate, 100), 3, 60_000))).await;
     service.create(&tool("quick", shell("printf 1"))).await;
     for by_rest in [false, true] {
@@ -153,7 +153,7 @@ async fn what_pauses_before_a_retry_holds_nobody_up_and_can_be_cancelled() {
 
 #[tokio::test]
 async fn what_is_cancelled_while_it_runs_is_not_tried_again() {
-    let (service, gate) = (Launch::new().executors(1).start().await, Gate::new());
+    let (service, gate) = (Launch::new().limits().executors(1).start().await, Gate::new());
     service.create(&tool("waiting", retried(gate.program("exit 7"), 3, 10))).await;
     service.create(&tool("quick", shell("printf 1"))).await;
     let (mut socket, uuid) = accepted(&service, "waiting", json!({}), json!({})).await;

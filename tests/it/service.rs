@@ -30,6 +30,8 @@ pub struct Launch {
     settings: Vec<(String, String)>,
     /// A program that is to execute the service, with its arguments.
     through: Vec<String>,
+    /// The service.
+    program: PathBuf,
 }
 
 /// A running service. Dropping it kills the process.
@@ -50,7 +52,8 @@ impl Launch {
     /// In a folder that was used before.
     pub fn on(folder: Arc<TempDir>) -> Self {
         let store = format!("surrealkv://{}", folder.path().join("data").display());
-        let launch = Self { folder, settings: Vec::new(), through: Vec::new() };
+        let program = PathBuf::from(env!("CARGO_BIN_EXE_org-executor"));
+        let launch = Self { folder, settings: Vec::new(), through: Vec::new(), program };
         launch
             .set("REST__BIND", "127.0.0.1:0")
             .set("WEBSOCKET__BIND", "127.0.0.1:0")
@@ -83,6 +86,17 @@ impl Launch {
     pub fn through(mut self, program: &[&str]) -> Self {
         self.through = program.iter().map(|&part| part.to_owned()).collect();
         self
+    }
+
+    /// From this copy of it.
+    pub fn program(mut self, program: PathBuf) -> Self {
+        self.program = program;
+        self
+    }
+
+    /// With programs that see the machine: what the test put there, and where it waits for them.
+    pub fn limits(self) -> Self {
+        self.set("SANDBOX__LEVEL", "limits")
     }
 
     /// A place in its folder.
@@ -146,7 +160,7 @@ impl Launch {
     }
 
     fn command(&self, subcommand: &str) -> Command {
-        let service = env!("CARGO_BIN_EXE_org-executor").to_owned();
+        let service = self.program.display().to_string();
         let mut words = self.through.iter().chain([&service]);
         let mut command = Command::new(words.next().unwrap_or(&service));
         command

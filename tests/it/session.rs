@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::program::{Gate, accepted, shell, tool};
-use crate::service::{Launch, PATIENCE, Service};
+use crate::service::{Launch, PATIENCE};
 use crate::socket::{Socket, is_final};
 
 fn run(id: impl Into<Value>, tool: &str, input: Value) -> String {
@@ -25,7 +25,7 @@ async fn last(socket: &mut Socket) -> Value {
 
 #[tokio::test]
 async fn each_request_is_accepted_and_answered_under_its_name() {
-    let service = Service::start().await;
+    let service = Launch::new().limits().start().await;
     service.create(&tool("add", shell("read text; printf '%s' \"$text\""))).await;
     let mut socket = service.socket("/session").await;
     for number in 0..50 {
@@ -59,7 +59,7 @@ async fn each_request_is_accepted_and_answered_under_its_name() {
 
 #[tokio::test]
 async fn bad_requests_are_refused_and_the_connection_stays() {
-    let service = Service::start().await;
+    let service = Launch::new().limits().start().await;
     let mut socket = service.socket("/session").await;
     for (text, id, code) in [
         ("nonsense", Value::Null, "invalid"),
@@ -85,7 +85,7 @@ async fn bad_requests_are_refused_and_the_connection_stays() {
 
 #[tokio::test]
 async fn an_execution_is_cancelled_and_others_go_on() {
-    let service = Launch::new().executors(4).start().await;
+    let service = Launch::new().limits().executors(4).start().await;
     let gate = Gate::new();
     service.create(&tool("gated", gate.program(r#"printf '{"ok":1}'"#))).await;
     let mut socket = service.socket("/session").await;
@@ -110,7 +110,7 @@ async fn an_execution_is_cancelled_and_others_go_on() {
 
 #[tokio::test]
 async fn an_outcome_is_had_by_whoever_attaches() {
-    let service = Launch::new().executors(2).start().await;
+    let service = Launch::new().limits().executors(2).start().await;
     let gate = Gate::new();
     service.create(&tool("gated", gate.program(r#"printf '{"ok":1}'"#))).await;
     let (elsewhere, uuid) = accepted(&service, "gated", json!({}), json!({})).await;
@@ -125,7 +125,7 @@ async fn an_outcome_is_had_by_whoever_attaches() {
     // Also long after, from the record.
     let folder = service.folder();
     assert_eq!(service.stop().await.code(), Some(0));
-    let service = Launch::on(folder).start().await;
+    let service = Launch::on(folder).limits().start().await;
     let mut socket = service.socket("/session").await;
     socket.send(&json!({ "id": 2, "attach": uuid }).to_string()).await;
     let frame = last(&mut socket).await;
@@ -135,7 +135,7 @@ async fn an_outcome_is_had_by_whoever_attaches() {
 #[tokio::test]
 async fn what_a_client_began_goes_on_when_it_leaves_unless_it_is_to_end() {
     for (mode, state) in [("keep", "succeeded"), ("cancel", "cancelled")] {
-        let service = Launch::new().executors(1).set("WEBSOCKET__ON_DISCONNECT", mode).start().await;
+        let service = Launch::new().limits().executors(1).set("WEBSOCKET__ON_DISCONNECT", mode).start().await;
         let gate = Gate::new();
         service.create(&tool("gated", gate.program(r#"printf '{"ok":1}'"#))).await;
         let mut socket = service.socket("/session").await;
@@ -168,7 +168,7 @@ async fn what_a_client_began_goes_on_when_it_leaves_unless_it_is_to_end() {
 
 #[tokio::test]
 async fn log_lines_come_under_the_name_of_their_request() {
-    let service = Service::start().await;
+    let service = Launch::new().limits().start().await;
     service.create(&tool("talks", shell("echo one >&2; echo '{\"progress\":0.5}' >&2; printf 1"))).await;
     let mut socket = service.socket("/session").await;
     for id in ["a", "b"] {
@@ -193,7 +193,7 @@ async fn log_lines_come_under_the_name_of_their_request() {
 
 #[tokio::test]
 async fn more_requests_than_the_window_are_read_when_there_is_room() {
-    let service = Launch::new().executors(1).set("WEBSOCKET__WINDOW", 2).start().await;
+    let service = Launch::new().limits().executors(1).set("WEBSOCKET__WINDOW", 2).start().await;
     let gate = Gate::new();
     service.create(&tool("gated", gate.program(r#"printf '{"ok":1}'"#))).await;
     let mut socket = service.socket("/session").await;

@@ -28,7 +28,7 @@ fn talkative(gate: &Gate) -> Value {
 
 #[tokio::test]
 async fn a_client_that_does_not_read_slows_neither_its_tool_nor_others() {
-    let (service, gate) = (Launch::new().executors(2).start().await, Gate::new());
+    let (service, gate) = (Launch::new().limits().executors(2).start().await, Gate::new());
     service.create(&tool("talkative", talkative(&gate))).await;
     service.create(&tool("quick", shell("printf 2"))).await;
     let quick = async || {
@@ -61,7 +61,7 @@ async fn a_client_that_does_not_read_slows_neither_its_tool_nor_others() {
 
 #[tokio::test]
 async fn a_client_that_leaves_while_its_tool_prints_is_felt_by_nobody() {
-    let (service, gate) = (Launch::new().executors(1).start().await, Gate::new());
+    let (service, gate) = (Launch::new().limits().executors(1).start().await, Gate::new());
     service.create(&tool("talkative", talkative(&gate))).await;
     service.create(&tool("quick", shell("printf 2"))).await;
     let (mut socket, _) = accepted(&service, "talkative", json!({}), json!({ "stream": true })).await;
@@ -74,7 +74,7 @@ async fn a_client_that_leaves_while_its_tool_prints_is_felt_by_nobody() {
 
 #[tokio::test]
 async fn a_line_is_heard_while_its_program_still_runs() {
-    let (service, gate) = (Service::start().await, Gate::new());
+    let (service, gate) = (Launch::new().limits().start().await, Gate::new());
     let metadata = gate.program("echo after >&2; printf 1");
     let script = metadata["args"][1].as_str().unwrap();
     service.create(&tool("talking", shell(&format!("echo before >&2; {script}")))).await;
@@ -93,7 +93,7 @@ async fn a_line_is_heard_while_its_program_still_runs() {
 
 #[tokio::test]
 async fn two_that_run_at_once_hear_only_their_own() {
-    let (service, gate) = (Launch::new().executors(2).start().await, Gate::new());
+    let (service, gate) = (Launch::new().limits().executors(2).start().await, Gate::new());
     service.create(&tool("talking", gate.program("cat >&2; printf 1"))).await;
     let one = streamed(&service, "talking", json!({ "who": "one" }));
     let other = streamed(&service, "talking", json!({ "who": "other" }));

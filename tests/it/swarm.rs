@@ -92,7 +92,7 @@ struct Run {
 
 /// A service with as many executors of this runtime as run at once, and one for somebody else.
 fn launch(runtime: &str) -> Launch {
-    let mut launch = Launch::new().set("LIMITS__DISK_MB", 32);
+    let mut launch = Launch::new().limits().set("LIMITS__DISK_MB", 32);
     for (runtime, executors) in [(runtime, WIDTH), ("SCRIPT", 1)] {
         for bound in ["MIN", "MAX"] {
             launch = launch.set(&format!("POOLS__{runtime}__{bound}"), executors);

@@ -196,7 +196,14 @@ impl State {
         // Should it be on record after all, then so is its end.
         let outcome = outcome.unwrap_or_else(|| {
             let outcome = Outcome::interrupted("the execution could not be recorded when it was submitted");
-            Arc::new(Ended { outcome, started_ms: None, ended_ms: now_ms(), attempts: 0, log: None })
+            Arc::new(Ended {
+                outcome,
+                started_ms: None,
+                ended_ms: now_ms(),
+                attempts: 0,
+                sandbox: None,
+                log: None,
+            })
         });
         if let Some(records) = &mut self.records {
             records.append(Record::Ended(uuid, outcome));

@@ -84,7 +84,10 @@ impl State {
         self.definitions.ended(open.job.definition.kind, &open.job.definition.id, outcome.state);
         let (started_ms, attempts) = (open.started_ms, open.attempts);
         let log = open.job.kept.text().map(Into::into);
-        let ended = Arc::new(Ended { outcome, started_ms, ended_ms: now_ms(), attempts, log });
+        // One that was begun by an earlier process is not known to have begun here.
+        let ran_here = started_ms.is_some() && open.job.runtime.is_sandboxed();
+        let sandbox = self.sandbox.filter(|_| ran_here);
+        let ended = Arc::new(Ended { outcome, started_ms, ended_ms: now_ms(), attempts, sandbox, log });
         match &mut self.records {
             Some(records) => {
                 open.phase = Phase::Ending(ended.clone());

@@ -83,7 +83,8 @@ mod tests {
 
     fn snapshot(number: u128, output: usize) -> Snapshot {
         let outcome = Outcome::succeeded("x".repeat(output));
-        let ended = Ended { outcome, started_ms: Some(1), ended_ms: 2, attempts: 1, log: None };
+        let ended =
+            Ended { outcome, started_ms: Some(1), ended_ms: 2, attempts: 1, sandbox: None, log: None };
         let progress = Progress::Ended(Arc::new(ended));
         let (uuid, id, input) = (Uuid::from_u128(number), "t".to_owned(), "{}".into());
         let client = Client::UNNAMED;

@@ -86,6 +86,7 @@ impl World {
                 max_queued_bytes: 1 << 20,
                 max_per_client: 20,
                 is_journalled,
+                sandbox: None,
             },
         );
         state.receive(Msg::JournalReplaced(self.journal.clone()));

@@ -83,7 +83,8 @@ impl Snapshot {
     }
 
     /// As JSON text: `uuid`, `kind`, `id`, `revision`, `state`, `client`, `input`, times in milliseconds since the epoch (`accepted_ms`, and as far
-    /// as it has come `started_ms` and `ended_ms`), `attempts`, and of one that ended `output`, or `error` and `code`.
+    /// as it has come `started_ms` and `ended_ms`), `attempts`, and of one that ended `output`, or `error` and
+    /// `code`, and of a program the level of the `sandbox` that it ran in.
     pub fn to_json(&self) -> String {
         let id_field = self.kind.field("id");
         let mut about = json!({
@@ -105,6 +106,9 @@ impl Snapshot {
                 about["started_ms"] = ended.started_ms.into();
                 about["ended_ms"] = ended.ended_ms.into();
                 about["attempts"] = ended.attempts.into();
+                if let Some(level) = ended.sandbox {
+                    about["sandbox"] = level.name().into();
+                }
                 match &ended.outcome.result {
                     Ok(text) => output = Some(text),
                     Err(failure) => {

@@ -2,6 +2,7 @@
 //! this machine gives.
 
 use std::fs;
+use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -11,6 +12,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, getgid, getpid, getuid};
 
+use super::jail::Jail;
+use super::protocol::{Shown, Wanted};
 use super::{spawn, tree};
 use crate::settings::Containment;
 
@@ -18,7 +21,7 @@ use crate::settings::Containment;
 const FIRST_UID: u32 = 0x7000_0000;
 
 /// The lowest process id that is given twice (RESERVED_PIDS in the kernel), and so the lowest bound.
-const FIRST_PID: u64 = 300;
+pub const FIRST_PID: u64 = 300;
 
 /// How many more than it may have a program gets from the kernel, so that the watch sees who reaches the limit.
 const SLACK_PIDS: u64 = 64;
@@ -30,6 +33,8 @@ const CGROUP: &str = "org-executor-";
 pub enum Contained {
     /// It is process 1 of a namespace of its own. With a /proc of its own it sees nothing else.
     Namespace { has_own_proc: bool },
+    /// It is process 1 of a jail.
+    Jail(Jail),
     /// All are in this control group.
     Cgroup(Cgroup),
     /// All run as this user.
@@ -43,11 +48,18 @@ impl Contained {
     ///
     /// # Errors
     /// One sentence: why the wanted way cannot be had.
-    pub fn establish(wanted: Containment) -> Result<Option<Self>, String> {
+    pub fn establish(wanted: &Wanted) -> Result<Option<Self>, String> {
         // No terminal.
         let _ = nix::unistd::setsid();
         // The kernel short of memory ends a program before it ends the service.
         let _ = fs::write("/proc/self/oom_score_adj", "300");
+        match wanted {
+            Wanted::Jail(plan) => Ok(Jail::make(plan)?.map(Self::Jail)),
+            Wanted::Together(wanted) => Self::together(*wanted),
+        }
+    }
+
+    fn together(wanted: Containment) -> Result<Option<Self>, String> {
         let mut problems = Vec::new();
         for level in
             [Containment::PidNamespace, Containment::Cgroup, Containment::Uid, Containment::Subreaper]
@@ -72,7 +84,7 @@ impl Contained {
     /// Its name.
     pub fn level(&self) -> Containment {
         match self {
-            Self::Namespace { .. } => Containment::PidNamespace,
+            Self::Namespace { .. } | Self::Jail(_) => Containment::PidNamespace,
             Self::Cgroup(_) => Containment::Cgroup,
             Self::Uid(_) => Containment::Uid,
             Self::Subreaper => Containment::Subreaper,
@@ -81,7 +93,7 @@ impl Contained {
 
     /// Whether /proc shows this process and what it started, and nothing else.
     pub fn sees_only_its_own(&self) -> bool {
-        matches!(self, Self::Namespace { has_own_proc: true })
+        matches!(self, Self::Namespace { has_own_proc: true } | Self::Jail(_))
     }
 
     /// Whether /proc calls processes by the same numbers as this process does.
@@ -93,7 +105,40 @@ impl Contained {
     pub fn uid(&self) -> Option<u32> {
         match self {
             Self::Uid(uid) => Some(*uid),
+            Self::Jail(jail) => jail.uid(),
             _ => None,
+        }
+    }
+
+    /// Whether the working folder has to be given to that user: that of a jail is given away once.
+    pub fn gives_folder(&self) -> bool {
+        matches!(self, Self::Uid(_))
+    }
+
+    /// The rules that a program takes on before it begins.
+    pub fn landlock(&self) -> Option<RawFd> {
+        match self {
+            Self::Jail(jail) => jail.landlock(),
+            _ => None,
+        }
+    }
+
+    /// Shows a program what it is to see.
+    ///
+    /// # Errors
+    /// One sentence: it cannot be shown.
+    pub fn show(&mut self, shown: &[Shown]) -> Result<(), String> {
+        match self {
+            Self::Jail(jail) => jail.show(shown),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes away what programs left where all of them may write. Whether nothing is left.
+    pub fn renew(&self) -> bool {
+        match self {
+            Self::Jail(jail) => jail.renew().is_ok(),
+            _ => true,
         }
     }
 
@@ -116,7 +161,7 @@ impl Contained {
     pub fn kill_all(&self) {
         match self {
             // To all in the namespace but process 1, in one go: who is just forking gets it too.
-            Self::Namespace { .. } => drop(kill(Pid::from_raw(-1), Signal::SIGKILL)),
+            Self::Namespace { .. } | Self::Jail(_) => drop(kill(Pid::from_raw(-1), Signal::SIGKILL)),
             Self::Cgroup(cgroup) => drop(fs::write(cgroup.path.join("cgroup.kill"), "1")),
             Self::Uid(uid) => spawn::kill_all_of(*uid),
             Self::Subreaper => {
@@ -171,7 +216,7 @@ impl Contained {
 }
 
 /// Whether the highest process id is a namespace's own, as since Linux 6.14; before, it is the whole machine's.
-fn has_own_pid_max() -> bool {
+pub fn has_own_pid_max() -> bool {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
     (numbers.next(), numbers.next()) >= (Some(6), Some(14))

@@ -11,8 +11,8 @@ const MAX_BYTES: usize = 16 << 20;
 /// What the service asks for.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Request {
-    /// The first request: how programs are to be kept together.
-    Contain(Containment),
+    /// The first request: how programs are to be kept together, and apart from everything else.
+    Contain(Wanted),
     /// Start a program. Its standard input, output and error come along, and maybe a channel as descriptors 3
     /// and 4.
     Start(Start),
@@ -26,6 +26,39 @@ pub enum Request {
     Kill,
 }
 
+/// What a launcher is to be.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Wanted {
+    /// One that keeps programs together in this way, and lets them see the machine.
+    Together(Containment),
+    /// A jail.
+    Jail(Plan),
+}
+
+/// What a jail is made of.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Plan {
+    /// Folders and files of the machine that are shown read-only, where they are, besides those that every program needs.
+    pub readable: Vec<String>,
+    /// The service's own folders, of which a start may show parts.
+    pub kept: Vec<String>,
+    /// The working folder, which is given to the user of the programs.
+    pub folder: String,
+    /// How much /tmp may hold, and /dev/shm.
+    pub tmp_bytes: u64,
+    /// Whether programs have the machine's network.
+    pub network: bool,
+}
+
+/// A folder of the service that a program is shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shown {
+    /// Where it is on the machine.
+    pub from: String,
+    /// Where the program sees it.
+    pub at: String,
+}
+
 /// A program and how it is started.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Start {
@@ -37,14 +70,23 @@ pub struct Start {
     pub env: Vec<String>,
     /// Its working folder.
     pub folder: String,
+    /// What it is shown, in a jail.
+    pub shown: Vec<Shown>,
+    /// What the kernel itself holds it to; nothing where it is not bounded at all.
+    pub bounds: Option<Bounds>,
+    /// What it is watched for; nothing for a program that waits for work.
+    pub limits: Option<Limits>,
+}
+
+/// What the kernel itself holds a program to.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Bounds {
     /// How many files a process may have open.
     pub files: u64,
     /// How large a file may be.
     pub file_bytes: u64,
     /// How many processes and threads there may be, where the kernel can count them for a program.
     pub processes: u64,
-    /// What it is watched for; nothing for a program that waits for work.
-    pub limits: Option<Limits>,
 }
 
 /// What a program may use, with all that it started.

@@ -1,6 +1,6 @@
 //! Starting a program: what happens between clone and exec, in a process that is small enough for it.
 //!
-//! The one place with `unsafe`. The child of [`start`] shares this process's memory until it executes the program
+//! The place with most of the `unsafe`; the rest is in `kernel.rs`. The child of [`start`] shares this process's memory until it executes the program
 //! (CLONE_VM, and CLONE_VFORK so that this process waits meanwhile): nothing is copied, however large the process.
 //! So the child allocates nothing, takes no lock, and only makes system calls on what was prepared for it.
 #![allow(unsafe_code, reason = "fork, exec and descriptors by number have no safe form")]
@@ -17,6 +17,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid};
 
 use super::containment::Contained;
+use super::kernel;
 use super::protocol::Start;
 
 /// The child's stack until it executes the program; it calls a dozen small functions.
@@ -42,6 +43,7 @@ struct Prepared {
     limits: Vec<(libc::__rlimit_resource_t, libc::rlimit)>,
     uid: Option<u32>,
     cgroup: Option<CString>,
+    landlock: Option<RawFd>,
     fds: Vec<RawFd>,
 }
 
@@ -64,22 +66,27 @@ pub fn start(start: &Start, fds: Vec<OwnedFd>, contained: &Contained) -> nix::Re
         argv: pointers(Some(&program), &args),
         envp: pointers(None, &env),
         folder: text(&start.folder)?,
-        limits: vec![
-            (libc::RLIMIT_NOFILE, limit(start.files + SLACK_FILES)),
-            (libc::RLIMIT_FSIZE, limit(start.file_bytes + SLACK_BYTES)),
-            (libc::RLIMIT_CORE, limit(0)),
-        ],
+        limits: vec![(libc::RLIMIT_CORE, limit(0))],
         uid: contained.uid(),
         cgroup: procs
             .map(|path| CString::new(path.as_os_str().as_bytes()))
             .transpose()
             .map_err(|_| Errno::EINVAL)?,
+        landlock: contained.landlock(),
         fds: fds.iter().map(AsRawFd::as_raw_fd).collect(),
         program,
     };
-    if let Some(uid) = prepared.uid {
-        // The kernel counts processes by user, and this user is this launcher's own.
-        prepared.limits.push((libc::RLIMIT_NPROC, limit(start.processes + SLACK_PROCESSES)));
+    if let Some(bounds) = start.bounds {
+        prepared.limits.push((libc::RLIMIT_NOFILE, limit(bounds.files + SLACK_FILES)));
+        prepared.limits.push((libc::RLIMIT_FSIZE, limit(bounds.file_bytes + SLACK_BYTES)));
+        if prepared.uid.is_some() {
+            // The kernel counts processes by user, and this user is this launcher's own.
+            prepared.limits.push((libc::RLIMIT_NPROC, limit(bounds.processes + SLACK_PROCESSES)));
+        }
+    }
+    if let Some(uid) = prepared.uid
+        && contained.gives_folder()
+    {
         std::os::unix::fs::chown(&start.folder, Some(uid), Some(uid))
             .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or_default()))?;
     }
@@ -143,6 +150,12 @@ fn execute(prepared: &Prepared) -> i32 {
         }
         if let Some(uid) = prepared.uid
             && failed(become_user(uid))
+        {
+            return errno();
+        }
+        // The launcher's own lock would keep it from showing anything, so each program takes it on.
+        if let Some(rules) = prepared.landlock
+            && failed(kernel::take_on(rules))
         {
             return errno();
         }

@@ -9,6 +9,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::fcntl::OFlag;
@@ -20,9 +21,11 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use super::bounds::Bounds;
+use super::sandbox::{Place, Sandbox};
 use crate::execution::{Job, Outcome};
-use crate::launcher::protocol::{self, Exceeded, Exit, Limits, Reply, Request, Start};
-use crate::settings::Containment;
+use crate::launcher::protocol::{self, Exceeded, Exit, Limits, Reply, Request, Shown, Start, Wanted};
+use crate::launcher::{SCRATCH, WORK};
+use crate::settings::{Containment, Level};
 
 /// How long a launcher may take to answer what it answers at once.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -32,8 +35,28 @@ const ANSWER: Duration = Duration::from_secs(10);
 pub struct LauncherCommand {
     /// The program and its first arguments: this binary and [`crate::launcher::SUBCOMMAND`].
     pub program: Vec<OsString>,
-    /// `limits.containment`.
-    pub containment: Containment,
+    /// The sandbox that programs run in.
+    pub sandbox: Arc<Sandbox>,
+    /// Whether they do: servers that a definition names are programs of the machine's own.
+    pub is_sandboxed: bool,
+}
+
+impl LauncherCommand {
+    /// The same for programs that see the machine.
+    pub fn unsandboxed(&self) -> Self {
+        Self { is_sandboxed: false, ..self.clone() }
+    }
+
+    /// The jail that a program with this folder runs in.
+    fn place(&self, folder: &Path, network: bool) -> Option<Place> {
+        let is_jailed = self.is_sandboxed && self.sandbox.is_isolated();
+        is_jailed.then(|| Place { folder: folder.to_owned(), network })
+    }
+
+    /// Whether programs are held to limits.
+    fn bounds(&self) -> bool {
+        !self.is_sandboxed || self.sandbox.level() != Some(Level::Off)
+    }
 }
 
 /// A launcher, started at first use, and again at the next use after it failed.
@@ -48,6 +71,8 @@ pub struct Launcher {
 /// A launcher that runs.
 #[derive(Debug)]
 struct Live {
+    /// The jail that it is in.
+    place: Option<Place>,
     socket: UnixStream,
     received: Vec<u8>,
     process: Child,
@@ -62,8 +87,12 @@ pub struct Program<'a> {
     pub args: Vec<String>,
     /// Its whole environment.
     pub env: BTreeMap<&'a str, &'a str>,
-    /// Its working folder.
+    /// Its working folder, on the machine.
     pub folder: &'a Path,
+    /// What else it is shown, in a jail.
+    pub shown: Vec<Shown>,
+    /// Whether it has the machine's network.
+    pub network: bool,
     /// What it is given on standard input; else that is empty.
     pub input: Option<String>,
 }
@@ -115,7 +144,20 @@ impl Launcher {
     /// One sentence: why the configured way cannot be had.
     pub async fn containment(&mut self) -> Result<Containment, String> {
         self.live = None;
-        let (live, containment) = Live::start(&self.command).await?;
+        let wanted = self.command.sandbox.wanted(None);
+        let (live, containment) = Live::start(&self.command, None, wanted).await?;
+        self.live = Some(live);
+        Ok(containment)
+    }
+
+    /// Makes a jail with this working folder and runs a program in it.
+    ///
+    /// # Errors
+    /// One sentence: why it cannot be had.
+    pub async fn try_jail(&mut self, folder: &Path) -> Result<Containment, String> {
+        let place = Place { folder: folder.to_owned(), network: false };
+        let wanted = self.command.sandbox.wanted(Some(&place));
+        let (live, containment) = Live::start(&self.command, Some(place), wanted).await?;
         self.live = Some(live);
         Ok(containment)
     }
@@ -126,12 +168,11 @@ impl Launcher {
     /// The outcome: the launcher failed. That the program could not be started is told by [`Launcher::ended`].
     pub async fn run(&mut self, mut program: Program<'_>, bounds: &Bounds) -> Result<Pipes, Outcome> {
         let failed = |error: std::io::Error| not_started(&error.to_string());
-        let watch = limits(bounds, Some(program.folder));
+        let watch = self.limits(bounds, Some(program.folder));
         let (stdout, child_stdout) = output_pipe().map_err(failed)?;
         let (stderr, child_stderr) = output_pipe().map_err(failed)?;
         let (rest, child_stdin) = input(program.input.take()).map_err(failed)?;
-        let start = start(program, bounds, Some(watch));
-        self.start(start, vec![child_stdin, child_stdout, child_stderr]).await?;
+        self.start(program, bounds, watch, vec![child_stdin, child_stdout, child_stderr]).await?;
         Ok(Pipes { rest, stdout, stderr })
     }
 
@@ -151,7 +192,6 @@ impl Launcher {
         make_blocking(&child_requests).map_err(failed)?;
         let requests = pipe::Sender::from_owned_fd_unchecked(requests).map_err(failed)?;
         let (answers, child_answers) = output_pipe().map_err(failed)?;
-        let start = start(program, bounds, None);
         let fds = match through {
             Through::Own => {
                 let (_, child_stdin) = input(None).map_err(failed)?;
@@ -160,15 +200,41 @@ impl Launcher {
             }
             Through::Standard => vec![child_requests, child_answers, child_log],
         };
-        self.start(start, fds).await?;
+        self.start(program, bounds, None, fds).await?;
         Ok(Channel { requests, answers, log })
     }
 
-    async fn start(&mut self, start: Start, fds: Vec<OwnedFd>) -> Result<(), Outcome> {
+    async fn start(
+        &mut self,
+        program: Program<'_>,
+        bounds: &Bounds,
+        limits: Option<Limits>,
+        fds: Vec<OwnedFd>,
+    ) -> Result<(), Outcome> {
+        let place = self.command.place(program.folder, program.network);
+        // A jail is made around one working folder, with or without a network.
+        self.live.take_if(|live| live.place != place);
         if self.live.is_none() {
-            let (live, _) = Live::start(&self.command).await.map_err(|problem| not_started(&problem))?;
+            let wanted = self.command.sandbox.wanted(place.as_ref());
+            let started = Live::start(&self.command, place.clone(), wanted).await;
+            let (live, _) = started.map_err(|problem| not_started(&problem))?;
             self.live = Some(live);
         }
+        let folder = if place.is_some() { Path::new(WORK) } else { program.folder };
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        let start = Start {
+            program: text(program.path),
+            args: program.args,
+            env: program.env.iter().map(|(name, value)| format!("{name}={value}")).collect(),
+            folder: text(folder),
+            shown: program.shown,
+            bounds: self.command.bounds().then_some(protocol::Bounds {
+                files: bounds.files,
+                file_bytes: bounds.disk_bytes,
+                processes: bounds.processes,
+            }),
+            limits,
+        };
         let live = self.live.as_mut().ok_or_else(lost)?;
         self.is_running = true;
         if live.send(&Request::Start(start), &fds).await.is_none() {
@@ -232,7 +298,26 @@ impl Launcher {
     /// # Errors
     /// The outcome: the launcher failed.
     pub async fn watch(&mut self, bounds: &Bounds, folder: Option<&Path>) -> Result<(), Outcome> {
-        self.tell(&Request::Watch(limits(bounds, folder))).await
+        match self.limits(bounds, folder) {
+            Some(limits) => self.tell(&Request::Watch(limits)).await,
+            None => Ok(()),
+        }
+    }
+
+    /// What a program is watched for.
+    fn limits(&self, bounds: &Bounds, folder: Option<&Path>) -> Option<Limits> {
+        let seen = |folder: &Path| match self.command.place(folder, false) {
+            Some(_) => WORK.to_owned(),
+            None => folder.to_string_lossy().into_owned(),
+        };
+        self.command.bounds().then(|| Limits {
+            memory_bytes: bounds.memory_bytes,
+            cpu_ms: bounds.cpu.map(|cpu| u64::try_from(cpu.as_millis()).unwrap_or(u64::MAX)),
+            processes: bounds.processes,
+            files: bounds.files,
+            disk_bytes: bounds.disk_bytes,
+            folder: folder.map(seen),
+        })
     }
 
     /// Watches it no longer.
@@ -265,7 +350,7 @@ impl Launcher {
 
     /// What shows whether the kept program is alone.
     pub fn kept(&self) -> Option<Kept> {
-        self.live.as_ref().and_then(|live| Kept::of(live.process.id()?))
+        self.live.as_ref().and_then(|live| Kept::of(live.process.id()?, live.place.is_some()))
     }
 
     async fn tell(&mut self, request: &Request) -> Result<(), Outcome> {
@@ -279,7 +364,11 @@ impl Launcher {
 }
 
 impl Live {
-    async fn start(command: &LauncherCommand) -> Result<(Self, Containment), String> {
+    async fn start(
+        command: &LauncherCommand,
+        place: Option<Place>,
+        wanted: Wanted,
+    ) -> Result<(Self, Containment), String> {
         let failed = |error: std::io::Error| format!("the launcher cannot be started: {error}");
         let (socket, theirs) = std::os::unix::net::UnixStream::pair().map_err(failed)?;
         socket.set_nonblocking(true).map_err(failed)?;
@@ -289,9 +378,9 @@ impl Live {
         // Out of the terminal's group: it ends with its socket, not with Ctrl-C.
         process.args(args).env_clear().process_group(0).stdin(OwnedFd::from(theirs)).stdout(Stdio::null());
         let process = process.spawn().map_err(failed)?;
-        let mut live = Self { socket, received: Vec::new(), process };
+        let mut live = Self { place, socket, received: Vec::new(), process };
         let asked = async {
-            live.send(&Request::Contain(command.containment), &[]).await?;
+            live.send(&Request::Contain(wanted), &[]).await?;
             live.receive().await
         };
         match timeout(ANSWER, asked).await {
@@ -338,11 +427,13 @@ pub struct Kept {
     children: File,
     stat: File,
     expected: String,
+    /// Of a program in a jail, the folders that everybody in it may write.
+    scratch: Vec<File>,
 }
 
 impl Kept {
     /// The program below the launcher that the service started as `process`.
-    fn of(process: u32) -> Option<Self> {
+    fn of(process: u32, is_jailed: bool) -> Option<Self> {
         let children = |pid: &str| format!("/proc/{pid}/task/{pid}/children");
         let only_child = |pid: &str| {
             let list = std::fs::read_to_string(children(pid)).ok()?;
@@ -359,11 +450,17 @@ impl Kept {
             launcher_children: File::open(children(&launcher)).ok()?,
             children: File::open(children(&program)).ok()?,
             stat: File::open(format!("/proc/{program}/stat")).ok()?,
+            scratch: if is_jailed {
+                let open = |place| File::open(format!("/proc/{program}/root{place}")).ok();
+                SCRATCH.into_iter().map(open).collect::<Option<_>>()?
+            } else {
+                Vec::new()
+            },
             expected: program,
         })
     }
 
-    /// The memory that it holds, in bytes, where it certainly has neither a child nor an orphan.
+    /// The memory that it holds, in bytes, where it certainly has neither a child nor an orphan, and left nothing in /tmp.
     pub fn alone_with(&self) -> Option<u64> {
         let mut buffer = [0; 512];
         let mut read = |file: &File| {
@@ -371,6 +468,11 @@ impl Kept {
             std::str::from_utf8(&buffer[..length]).ok().map(str::to_owned)
         };
         let stat = crate::launcher::parse_stat(&read(&self.stat)?)?;
+        // Of a file system in memory a folder is as large as there is something in it; what cannot be told counts as much.
+        let is_empty = |folder: &File| folder.metadata().is_ok_and(|about| about.len() == 0);
+        if !self.scratch.iter().all(is_empty) {
+            return None;
+        }
         // A child of another thread stands in another list. From the leaves to the root, as orphans move.
         if stat.threads != 1 || !read(&self.children)?.trim().is_empty() {
             return None;
@@ -400,31 +502,6 @@ pub fn environment<'a>(job: &'a Job, path: &'a str, uuid: &'a str) -> BTreeMap<&
         env.insert("TRACEPARENT", context);
     }
     env
-}
-
-fn start(program: Program<'_>, bounds: &Bounds, limits: Option<Limits>) -> Start {
-    let text = |path: &Path| path.to_string_lossy().into_owned();
-    Start {
-        program: text(program.path),
-        args: program.args,
-        env: program.env.iter().map(|(name, value)| format!("{name}={value}")).collect(),
-        folder: text(program.folder),
-        files: bounds.files,
-        file_bytes: bounds.disk_bytes,
-        processes: bounds.processes,
-        limits,
-    }
-}
-
-fn limits(bounds: &Bounds, folder: Option<&Path>) -> Limits {
-    Limits {
-        memory_bytes: bounds.memory_bytes,
-        cpu_ms: bounds.cpu.map(|cpu| u64::try_from(cpu.as_millis()).unwrap_or(u64::MAX)),
-        processes: bounds.processes,
-        files: bounds.files,
-        disk_bytes: bounds.disk_bytes,
-        folder: folder.map(|folder| folder.to_string_lossy().into_owned()),
-    }
 }
 
 /// A pipe of which the service reads one end.

@@ -83,7 +83,8 @@ impl From<Outcome> for Failed {
 impl Warm {
     /// No connection yet.
     pub fn new(command: LauncherCommand) -> Self {
-        Self { launcher: Launcher::new(command), folder: None, link: None }
+        // A server is a program that this machine's people chose, and may need all that is on it.
+        Self { launcher: Launcher::new(command.unsandboxed()), folder: None, link: None }
     }
 
     /// Calls the tool.
@@ -177,6 +178,8 @@ impl Warm {
             args: args.clone(),
             env: env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect(),
             folder,
+            shown: Vec::new(),
+            network: true,
             input: None,
         };
         let Channel { requests, answers, log } =

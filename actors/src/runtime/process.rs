@@ -3,6 +3,8 @@
 //! Standard input is written while standard output and error are read, so that no side waits for the other. What
 //! the program prints to standard error is its log.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::time::Duration;
@@ -18,7 +20,9 @@ use super::launched::{self, Launcher, LauncherCommand, Pipes, Unwritten, not_sta
 use super::lines::Lines;
 use super::output::Produced;
 use super::program::{self, Located};
+use super::sandbox::View;
 use super::stop::Stop;
+use crate::artifacts::Lease;
 use crate::execution::{Job, Outcome};
 use crate::json;
 use crate::launcher::protocol::Exit;
@@ -77,6 +81,9 @@ async fn run_in(
     stop: &mut Stop,
     located: &Located,
 ) -> Result<Produced, Outcome> {
+    let network = context.network(job)?;
+    let source = located.lease.as_ref().map(Lease::folder);
+    let view = View::new(&context.sandbox, folder, source, None);
     let files = if job.definition.spec.program.by_files {
         Some(Files::prepare(job, folder).map_err(|error| not_started(&error.to_string()))?)
     } else {
@@ -84,10 +91,12 @@ async fn run_in(
     };
     let uuid = job.uuid.to_string();
     let program = launched::Program {
-        path: &located.path,
-        args: arguments(job, located, files.as_ref()),
+        path: &view.path(&located.path),
+        args: arguments(job, located, files.as_ref(), &view),
         env: launched::environment(job, &context.path, &uuid),
         folder,
+        shown: view.shown(),
+        network,
         input: reads_input(job).then(|| stdin_text(job)),
     };
     let pipes = launcher.run(program, &bounds).await?;
@@ -118,6 +127,8 @@ impl Files {
             job.input.text,
         );
         std::fs::write(&files.input, text)?;
+        // The program may run as another user.
+        std::fs::set_permissions(&files.input, Permissions::from_mode(0o644))?;
         Ok(files)
     }
 
@@ -134,10 +145,11 @@ impl Files {
     }
 }
 
-fn arguments(job: &Job, located: &Located, files: Option<&Files>) -> Vec<String> {
-    let mut args = located.first_args.clone();
+fn arguments(job: &Job, located: &Located, files: Option<&Files>, view: &View<'_>) -> Vec<String> {
+    let mut args = located.flags.clone();
+    args.extend(located.file.as_deref().map(|file| view.text(file)));
     if let Some(files) = files {
-        args.extend([&files.input, &files.output].map(|path| path.to_string_lossy().into_owned()));
+        args.extend([&files.input, &files.output].map(|path| view.text(path)));
     }
     let templates = &job.definition.spec.program.args;
     if !templates.is_empty() {

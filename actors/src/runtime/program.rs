@@ -13,12 +13,14 @@ use crate::execution::{Job, Outcome};
 /// What is started: a program and the arguments that come before the definition's own.
 #[derive(Debug)]
 pub struct Located {
-    /// The program's absolute path.
+    /// The program's absolute path: an interpreter of the machine, or the source itself.
     pub path: PathBuf,
-    /// Arguments before the definition's own: an interpreter's flags and the source.
-    pub first_args: Vec<String>,
+    /// An interpreter's flags.
+    pub flags: Vec<String>,
+    /// The source that an interpreter runs.
+    pub file: Option<PathBuf>,
     /// Keeps the source where it is.
-    _lease: Option<Lease>,
+    pub lease: Option<Lease>,
 }
 
 /// Finds the program.
@@ -30,13 +32,19 @@ pub async fn locate(job: &Job, context: &Context) -> Result<Located, Outcome> {
     let located = if spec.source.is_some() {
         let lease = context.artifact(job).await?;
         let file = lease.file(spec.entrypoint.as_deref());
-        file.and_then(|file| interpreted(&file, &context.path)).map(|(path, first_args)| Located {
-            path,
-            first_args,
-            _lease: Some(lease),
+        file.and_then(|file| {
+            let interpreter = interpreter(&file, &context.path)?;
+            let Some((path, flags)) = interpreter else {
+                return Ok(Located { path: file, flags: Vec::new(), file: None, lease: Some(lease) });
+            };
+            context.sandbox.check_shown(&path)?;
+            Ok(Located { path, flags, file: Some(file), lease: Some(lease) })
         })
     } else if let Some(entrypoint) = &spec.entrypoint {
-        find(entrypoint, &context.path).map(|path| Located { path, first_args: Vec::new(), _lease: None })
+        find(entrypoint, &context.path).and_then(|path| {
+            context.sandbox.check_shown(&path)?;
+            Ok(Located { path, flags: Vec::new(), file: None, lease: None })
+        })
     } else {
         Err("the definition names no program: it has neither `entrypoint` nor `source_url`".into())
     };
@@ -68,15 +76,16 @@ fn executable(path: &Path, name: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// What runs a source: the interpreter that it names or that its ending tells, or the source itself.
-fn interpreted(file: &Path, path: &str) -> Result<(PathBuf, Vec<String>), String> {
+/// What runs a source, with its flags: the interpreter that it names or that its ending tells. None where the source is a
+/// program itself.
+fn interpreter(file: &Path, path: &str) -> Result<Option<(PathBuf, Vec<String>)>, String> {
     let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let text = file.to_str().ok_or("the source's name is not UTF-8")?.to_owned();
     let first_line = first_line(file).map_err(|_| format!("the source {name:?} cannot be read"))?;
     let interpreter = shebang(&first_line).or_else(|| by_ending(&text));
-    let Some((interpreter, mut first_args)) = interpreter else {
+    let Some((interpreter, flags)) = interpreter else {
         executable(file, &name)?;
-        return Ok((file.to_owned(), Vec::new()));
+        return Ok(None);
     };
     let program = find(&interpreter, path).or_else(|problem| match Path::new(&interpreter).file_name() {
         // Machines keep their interpreters in different folders.
@@ -85,8 +94,7 @@ fn interpreted(file: &Path, path: &str) -> Result<(PathBuf, Vec<String>), String
     });
     let program =
         program.map_err(|_| format!("the interpreter {interpreter:?} of {name:?} is not on this machine"))?;
-    first_args.push(text);
-    Ok((program, first_args))
+    Ok(Some((program, flags)))
 }
 
 fn first_line(file: &Path) -> std::io::Result<String> {
@@ -137,10 +145,10 @@ mod tests {
         let source = |name: &str, text: &str| {
             let file = folder.path().join(name);
             std::fs::write(&file, text).expect("written");
-            interpreted(&file, "/usr/bin:/bin").map(|(program, args)| (program, args.len()))
+            interpreter(&file, "/usr/bin:/bin").map(|found| found.map(|(_, flags)| flags))
         };
-        assert_eq!(source("ok.sh", "echo").expect("sh").1, 1);
-        assert_eq!(source("flag", "#!/no/such/folder/sh -e\n").expect("sh, elsewhere").1, 2);
+        assert_eq!(source("ok.sh", "echo"), Ok(Some(Vec::new())));
+        assert_eq!(source("flag", "#!/no/such/folder/sh -e\n"), Ok(Some(vec!["-e".to_owned()])));
         for (name, text, problem) in [
             ("odd", "#!/opt/nothing/here-9\n", "the interpreter \"/opt/nothing/here-9\" of \"odd\" is not"),
             ("data", "x", "\"data\" is not executable"),

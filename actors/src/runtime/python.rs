@@ -19,6 +19,7 @@ use super::launched::{self, Channel, Kept, Launcher, LauncherCommand, Through, n
 use super::lines::Lines;
 use super::output::Produced;
 use super::process;
+use super::sandbox::View;
 use super::stop::Stop;
 use crate::artifacts::Lease;
 use crate::definition::Kind;
@@ -51,22 +52,19 @@ const ANSWER_BYTES: usize = 64 * 1024;
 pub struct Python {
     /// The virtual environments.
     pub environments: Environments,
-    worker: PathBuf,
     max_runs: u64,
 }
 
 impl Python {
-    /// With this folder for the worker's source and the environments.
+    /// With this folder for the environments.
     ///
     /// # Errors
     /// The folder cannot be written.
     pub fn new(settings: &PythonSettings, folder: PathBuf, path: &str) -> std::io::Result<Self> {
         std::fs::create_dir_all(&folder)?;
         let folder = folder.canonicalize()?;
-        let worker = folder.join("worker.py");
-        std::fs::write(&worker, WORKER)?;
         let environments = Environments::new(settings, folder, path);
-        Ok(Self { environments, worker, max_runs: settings.max_runs })
+        Ok(Self { environments, max_runs: settings.max_runs })
     }
 }
 
@@ -207,21 +205,31 @@ impl Warm {
             None => Folder::make(&context.run_folder).map_err(|error| not_started(&error.to_string()))?,
         };
         let folder = self.folder.insert(folder);
-        let text = |path: &Path| path.to_string_lossy().into_owned();
+        let network = context.network(job)?;
         let handler = job.definition.spec.program.handler.clone().unwrap_or_default();
-        let source_folder = prepared.lease.folder().to_owned();
+        let source = prepared.lease.folder().to_owned();
         let uuid = job.uuid.to_string();
+        let environment = context.python.environments.folder_of(&prepared.interpreter);
+        let view = View::new(&context.sandbox, folder.path(), Some(&source), environment.as_deref());
+        if environment.is_none() {
+            let failed = |problem| Outcome::failed("not_startable", problem);
+            context.sandbox.check_shown(&prepared.interpreter).map_err(failed)?;
+        }
         let program = launched::Program {
-            path: &prepared.interpreter,
+            path: &view.path(&prepared.interpreter),
             args: vec![
                 "-u".into(),
-                text(&context.python.worker),
-                text(&prepared.file),
+                // Its own text, so that no file of the service's has to be shown.
+                "-c".into(),
+                WORKER.into(),
+                view.text(&prepared.file),
                 handler,
-                text(&source_folder),
+                view.text(&source),
             ],
             env: launched::environment(job, &context.path, &uuid),
             folder: folder.path(),
+            shown: view.shown(),
+            network,
             input: None,
         };
         let Channel { requests, answers, log } = self.launcher.keep(program, Through::Own, &bounds).await?;

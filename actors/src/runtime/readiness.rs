@@ -7,11 +7,11 @@ use serde::Serialize;
 use tokio::sync::Mutex;
 
 use super::Context;
-use super::launched::Launcher;
+use super::sandbox::Held;
 use crate::execution::Runtime;
 use crate::settings::Containment;
 
-/// How long an answer holds: asking starts a process and calls the engine of the containers.
+/// How long an answer holds: asking may start a process and calls the engine of the containers.
 const HOLDS: Duration = Duration::from_secs(1);
 
 /// What can run.
@@ -19,6 +19,8 @@ const HOLDS: Duration = Duration::from_secs(1);
 pub struct Readiness {
     /// Each configured runtime.
     pub runtimes: BTreeMap<Runtime, Availability>,
+    /// How far programs are kept apart from this machine and from each other; null where none can be started.
+    pub sandbox: Option<Held>,
     /// How programs are kept together so that all of them can be ended; null where none can be started.
     pub containment: Option<Containment>,
     /// Whether also those are ended that fork faster than they are found.
@@ -35,11 +37,10 @@ pub struct Availability {
     pub reason: Option<String>,
 }
 
-/// The last answer. How programs are kept together does not change while the service lives.
+/// The last answer.
 #[derive(Debug, Default)]
 pub struct Cache {
     last: Mutex<Option<(Instant, Readiness)>>,
-    containment: Mutex<Option<Containment>>,
 }
 
 impl From<Result<(), String>> for Availability {
@@ -57,40 +58,28 @@ impl Context {
         {
             return readiness.clone();
         }
-        let containment = self.containment().await;
+        let sandbox = self.sandbox.held().cloned().map_err(str::to_owned);
         let mut available = BTreeMap::new();
         for runtime in runtimes {
-            available.insert(runtime, self.available(runtime, &containment).await.into());
+            available.insert(runtime, self.available(runtime, &sandbox).await.into());
         }
-        let containment = containment.ok();
+        let sandbox = sandbox.ok();
+        let containment = sandbox.as_ref().map(|held| held.containment);
         let holds_fork_bombs = containment.is_some_and(|level| level != Containment::Subreaper);
-        let readiness = Readiness { runtimes: available, containment, holds_fork_bombs };
+        let readiness = Readiness { runtimes: available, sandbox, containment, holds_fork_bombs };
         *last = Some((Instant::now(), readiness.clone()));
         readiness
     }
 
-    async fn available(
-        &self,
-        runtime: Runtime,
-        containment: &Result<Containment, String>,
-    ) -> Result<(), String> {
+    async fn available(&self, runtime: Runtime, sandbox: &Result<Held, String>) -> Result<(), String> {
         match runtime {
-            Runtime::Binary | Runtime::Script => containment.clone().map(drop),
+            Runtime::Binary | Runtime::Script => sandbox.clone().map(drop),
             Runtime::Python => {
-                containment.clone()?;
+                sandbox.clone()?;
                 self.python.environments.available().await.map(drop)
             }
             Runtime::Container => self.containers.available().await,
             Runtime::Wasm | Runtime::Http | Runtime::Websocket | Runtime::Mcp => Ok(()),
         }
-    }
-
-    /// How programs are kept together here, found out by starting a launcher.
-    async fn containment(&self) -> Result<Containment, String> {
-        let mut known = self.readiness.containment.lock().await;
-        if known.is_none() {
-            *known = Some(Launcher::new(self.launcher.clone()).containment().await?);
-        }
-        Ok(known.unwrap_or(Containment::Subreaper))
     }
 }

@@ -15,6 +15,7 @@ use crate::compiled::{Compiled, Revision};
 use crate::definition::{Definition, Kind};
 use crate::execution::{Client, Ended, Failure, Key, Options, Outcome, Progress, Snapshot, State};
 use crate::journal::{Interrupted, OpenExecution, Record, Recovered};
+use crate::settings::Level;
 
 /// What holds executions; part of the store's schema.
 pub const SCHEMA: &str = "
@@ -103,6 +104,7 @@ struct OutcomeRow {
     started_ms: Option<u64>,
     ended_ms: u64,
     attempts: u64,
+    sandbox: Option<String>,
     log: Option<String>,
 }
 
@@ -626,6 +628,7 @@ impl OutcomeRow {
             started_ms: ended.started_ms,
             ended_ms: ended.ended_ms,
             attempts: u64::from(ended.attempts),
+            sandbox: ended.sandbox.map(|level| level.name().to_owned()),
             log: ended.log.as_deref().map(str::to_owned),
         }
     }
@@ -645,6 +648,7 @@ impl OutcomeRow {
             started_ms: self.started_ms,
             ended_ms: self.ended_ms,
             attempts: u32::try_from(self.attempts).unwrap_or(u32::MAX),
+            sandbox: self.sandbox.as_deref().and_then(Level::named),
             log: self.log.map(Into::into),
         })
     }

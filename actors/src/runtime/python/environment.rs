@@ -117,6 +117,11 @@ impl Environments {
         }
     }
 
+    /// The folder of the environment that this is the interpreter of; none where it is the machine's.
+    pub fn folder_of(&self, interpreter: &Path) -> Option<PathBuf> {
+        self.shared.maker.folder_of(interpreter)
+    }
+
     /// What is known of that environment, or its making that is under way, or a new one.
     fn join(&self, recipe: Recipe) -> Coming {
         let shared = &self.shared;

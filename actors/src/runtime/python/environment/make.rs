@@ -111,6 +111,12 @@ pub struct Maker {
 }
 
 impl Maker {
+    /// The folder of an environment with this interpreter.
+    pub fn folder_of(&self, interpreter: &Path) -> Option<PathBuf> {
+        let key = interpreter.strip_prefix(&self.folder).ok()?.components().next()?;
+        Some(self.folder.join(key))
+    }
+
     /// With their folders in `folder`.
     pub fn new(settings: &PythonSettings, folder: PathBuf, path: &str) -> Self {
         Self {
