@@ -25,11 +25,11 @@ impl Bench {
     async fn new(metadata: Value) -> Self {
         let launch = Launch::new().executors(1).set("WEBSOCKET__MESSAGE_BYTES", 16_777_216);
         let service = launch.start().await;
-        let mut folder = shell("pwd");
-        folder["output"] = json!("text");
-        service.create(&tool("folder", folder)).await;
+        service.create(&tool("quick", shell("printf 1"))).await;
         service.create(&tool("hostile", metadata)).await;
-        let run = run_folder(&service).await;
+        // The working folder is there from here on.
+        service.run("tool", "quick", json!({})).await.output();
+        let run = service.path("data/run");
         let before = Census::settled(&service, &run).await;
         Self { service, run, before }
     }
@@ -45,14 +45,6 @@ impl Bench {
         self.before.assert_restored(&self.service, &self.run, talk.uuid()).await;
         talk
     }
-}
-
-/// The folder in which working folders are made, told by a program that names its own.
-async fn run_folder(service: &Service) -> PathBuf {
-    let talk = service.run("tool", "folder", json!({})).await;
-    let folder = PathBuf::from(talk.output()["stdout"].as_str().unwrap().trim());
-    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0, "something is left in {folder:?}");
-    folder.parent().unwrap().to_owned()
 }
 
 const SECOND: Duration = Duration::from_secs(1);
