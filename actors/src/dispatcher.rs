@@ -13,6 +13,7 @@ use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, DerivedActorRef, RpcR
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use uuid::Uuid;
 
+use crate::audit::Trail;
 use crate::effects::{Effects, Panicked};
 use crate::error::Error;
 use crate::execution::{Client, Ended, Job, Key, Outcome, Page, PageRequest, Runtime, Snapshot};
@@ -181,6 +182,8 @@ pub struct Args {
     pub max_per_client: usize,
     /// Whether executions are recorded.
     pub is_journalled: bool,
+    /// What is to be recorded in the audit log.
+    pub trail: Arc<Trail>,
 }
 
 /// The actor.
@@ -231,6 +234,7 @@ pub struct State {
     /// How many executions of each client are open.
     of_clients: HashMap<Client, usize>,
     max_per_client: usize,
+    trail: Arc<Trail>,
     /// The number of the next execution: the order of acceptance.
     next_number: u64,
     /// What is handed to the journal; nothing where executions are kept in memory only.
@@ -260,6 +264,7 @@ impl State {
             max_queued_bytes: args.max_queued_bytes,
             of_clients: HashMap::new(),
             max_per_client: args.max_per_client,
+            trail: args.trail,
             next_number: 0,
             held: args.is_journalled.then(Vec::new),
             draining: None,
