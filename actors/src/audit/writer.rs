@@ -11,10 +11,10 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::chain::forget_detail;
-use super::{Action, Entry, Event, Head, Link, Origin, Report, Trail, Verifier, verify};
+use super::retention::{Old, old};
+use super::{Action, Entry, Event, Head, Link, Origin, Report, Trail, verify};
 use crate::effects::{Effects, Panicked};
 use crate::error::{Error, Result};
-use crate::execution::now_ms;
 use crate::measures;
 use crate::registry::{Store, StoreError};
 use crate::settings::AuditSettings;
@@ -30,12 +30,6 @@ const AGAIN: Duration = Duration::from_millis(250);
 
 /// How often old entries are looked for, where none were found.
 const SWEEP: Duration = Duration::from_secs(3_600);
-
-/// How many entries are removed in one commit.
-const FORGET: u64 = 5_000;
-
-/// How many entries a store in memory keeps.
-const IN_MEMORY: u64 = 10_000;
 
 /// What the writer does.
 #[derive(Debug)]
@@ -92,15 +86,6 @@ pub struct Page {
     pub next: Option<u64>,
 }
 
-/// Entries that are too old.
-#[derive(Clone, Debug)]
-pub struct Old {
-    /// Where the chain began before.
-    pub after: Head,
-    /// The last of them.
-    pub through: Head,
-}
-
 /// What a writer starts with.
 #[derive(Clone, Debug)]
 pub struct Args {
@@ -127,6 +112,7 @@ impl Actor for AuditActor {
             args,
             head: None,
             is_writing: false,
+            is_removing: false,
             old: None,
             is_sweeping: false,
             swept: None,
@@ -171,6 +157,8 @@ pub struct State {
     /// The head of the chain on disk; none where that has to be read.
     head: Option<Head>,
     is_writing: bool,
+    /// Whether the commit under way removes something.
+    is_removing: bool,
     /// What the next commit removes.
     old: Option<Old>,
     is_sweeping: bool,
@@ -185,7 +173,8 @@ impl State {
         if std::mem::replace(&mut self.is_writing, true) {
             return;
         }
-        let (args, head, old) = (self.args.clone(), self.head.take(), self.old.clone());
+        let (args, head, old) = (self.args.clone(), self.head.take(), self.old.take());
+        self.is_removing = old.is_some();
         let commit = async move {
             commit(&args.store, &args.trail, head, old).await.map_err(|error| error.to_string())
         };
@@ -197,8 +186,15 @@ impl State {
         match result.unwrap_or_else(|Panicked| Err("the writer failed on a batch".into())) {
             Ok(head) => {
                 self.head = Some(head);
-                self.old = None;
                 self.answer_flushes();
+                if self.is_removing {
+                    // There may be more.
+                    self.sweep();
+                }
+                if self.old.is_some() {
+                    // Found while this was being written.
+                    return self.write();
+                }
                 let trail = self.args.trail.clone();
                 self.effects.run(async move { trail.ready().await }, |_| Msg::Ready);
             }
@@ -255,7 +251,6 @@ impl State {
     fn swept(&mut self, result: std::result::Result<std::result::Result<Option<Old>, String>, Panicked>) {
         self.is_sweeping = false;
         match result.unwrap_or_else(|Panicked| Err("the look panicked".into())) {
-            // There may be more, for which it is looked at the next tick.
             Ok(Some(old)) => {
                 self.old = Some(old);
                 self.write();
@@ -309,7 +304,7 @@ impl State {
 }
 
 /// Writes what waits, all of it or nothing, and removes what is old with it: the head that there is then.
-async fn commit(
+pub(super) async fn commit(
     store: &Store,
     trail: &Trail,
     head: Option<Head>,
@@ -343,36 +338,19 @@ async fn commit(
     Ok(last)
 }
 
-/// The first entries that need not be kept, as many as are removed at a time.
-async fn old(store: &Store, keep_days: u64, head: &Head) -> std::result::Result<Option<Old>, StoreError> {
-    let (after, _) = store.audit_ends().await?;
-    let surplus = if store.is_in_memory() { head.sequence.saturating_sub(IN_MEMORY) } else { 0 };
-    let keep_ms = keep_days.saturating_mul(86_400_000);
-    let oldest_ms = if keep_days > 0 { now_ms().saturating_sub(keep_ms) } else { 0 };
-    let is_old = |link: &&Link| {
-        link.sequence <= surplus
-            || Entry::parse(&link.text)
-                .is_some_and(|entry| entry.at_ms < oldest_ms && link.sequence < head.sequence)
-    };
-    let links = store.audit_entries(after.sequence, FORGET).await?;
-    // A chain that is broken stays as it is: what is wrong with it is not to vanish with age.
-    let mut verifier = Verifier::new(after.clone());
-    let whole = links.iter().take_while(is_old).take_while(|link| verifier.take(link).is_ok());
-    let through = whole.last().map(Link::head);
-    Ok(through.map(|through| Old { after, through }))
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::tests::event;
     use super::*;
     use crate::registry::{Location, Memory};
 
-    async fn opened(location: Location) -> Arc<Store> {
+    /// A store at this place.
+    pub async fn opened(location: Location) -> Arc<Store> {
         Arc::new(Store::open(location, Memory(128)).await.expect("opens"))
     }
 
-    async fn written(store: &Store, trail: &Trail, subjects: impl IntoIterator<Item = u64>) -> Head {
+    /// Has these written.
+    pub async fn written(store: &Store, trail: &Trail, subjects: impl IntoIterator<Item = u64>) -> Head {
         subjects.into_iter().for_each(|subject| trail.add(event(&subject.to_string())));
         let mut head = None;
         while trail.waiting() > 0 {
@@ -411,33 +389,5 @@ mod tests {
         let now = commit(&store, &trail, None, None).await.expect("written");
         assert_eq!(now.sequence, head.sequence + 1);
         assert!(verify(&store, None).await.expect("read").is_intact());
-    }
-
-    #[tokio::test]
-    async fn what_is_old_goes_and_the_rest_still_holds() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let (store, trail) = (opened(Location::Folder(folder.path().into())).await, Trail::new(true));
-        written(&store, &trail, 1..=5).await;
-        trail.add(Event { at_ms: now_ms(), ..event("new") });
-        let head = commit(&store, &trail, None, None).await.expect("written");
-        assert!(old(&store, 0, &head).await.expect("read").is_none());
-        let found = old(&store, 1, &head).await.expect("read").expect("five are of 1970");
-        assert_eq!((found.after.sequence, found.through.sequence), (0, 5));
-        let noted = found.through.hash.clone();
-        commit(&store, &trail, None, Some(found)).await.expect("written");
-        let report = verify(&store, Some(&noted)).await.expect("read");
-        assert_eq!((report.entries, report.removed, report.is_intact()), (2, 5, true), "{report:?}");
-        let links = store.audit_entries(0, 10).await.expect("read");
-        assert_eq!(links.iter().map(|link| link.sequence).collect::<Vec<_>>(), [6, 7]);
-        assert!(old(&store, 1, &links[1].head()).await.expect("read").is_none());
-    }
-
-    #[tokio::test]
-    async fn a_broken_chain_does_not_age() {
-        let (store, trail) = (opened(Location::Memory).await, Trail::new(true));
-        let head = written(&store, &trail, 1..=5).await;
-        store.tamper("UPDATE audit:3 SET entry = 'x'").await.expect("written");
-        let found = old(&store, 1, &head).await.expect("read").expect("two are old and whole");
-        assert_eq!(found.through.sequence, 2);
     }
 }

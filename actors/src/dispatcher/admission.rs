@@ -48,8 +48,8 @@ impl State {
         }
         if self.records.is_none() {
             open.is_recorded = true;
-            open.tell(&Notice::Accepted(uuid));
             self.trail.done(&job.origin, Action::ExecutionAccept, uuid, job.detail());
+            open.tell(&Notice::Accepted(uuid));
             self.open.insert(uuid, open);
             return self.schedule(runtime);
         }

@@ -110,8 +110,8 @@ impl State {
             lane.count_end();
         }
         let Phase::Ending(ended) = &open.phase else { return };
-        open.tell(&Notice::Finished(uuid, ended.outcome.clone()));
         self.trail.add(event(&open.job, ended));
+        open.tell(&Notice::Finished(uuid, ended.outcome.clone()));
         self.remembered.insert(open.ended(ended.clone()), key);
     }
 

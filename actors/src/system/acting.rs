@@ -8,12 +8,12 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use uuid::Uuid;
 
 use super::{Connection, Execution, Picture, System};
 use crate::access::{About, Issued, KeyId, NewKey, Principal, Scope};
-use crate::audit::{self, Action, Event, Origin, Report, Trail};
+use crate::audit::{self, Action, Origin, Report};
 use crate::compiled::Compiled;
 use crate::definition::{Definition, Kind, Patch};
 use crate::dispatcher::Cancelled;
@@ -25,6 +25,10 @@ use crate::json::RawObject;
 use crate::query::Filter;
 use crate::registry::{ImportOptions, Imported, Noted, Page, PageRequest};
 use crate::session::Door;
+
+mod recorded;
+
+use recorded::{unauthorized, written};
 
 /// What shows an execution: who may run one has to see how it ended.
 const FOLLOW: [Scope; 2] = [Scope::Read, Scope::Execute];
@@ -72,20 +76,6 @@ impl System {
     }
 }
 
-/// The entry about somebody who was not let in. A key that was shown with its secret is who that is; one that was only
-/// named is not.
-fn unauthorized(named: Option<(KeyId, bool)>, address: IpAddr, door: audit::Door, error: &Error) -> Event {
-    let mut origin = Origin::stranger(address, door);
-    if let Some((id, true)) = named {
-        origin.principal = Client::Key(id).to_string().into();
-    }
-    let mut event = Event::refused(Arc::new(origin), Action::Enter, door.name(), error.code(), error);
-    if let Some((id, false)) = named {
-        event.detail["named"] = Client::Key(id).to_string().into();
-    }
-    event
-}
-
 impl Acting {
     /// Refuses who has none of these scopes to do this.
     ///
@@ -94,37 +84,6 @@ impl Acting {
     pub fn may(&self, action: Action, subject: impl fmt::Display, scopes: &[Scope]) -> Result<()> {
         let may = self.principal.may(scopes);
         may.inspect_err(|error| self.trail().refused(&self.origin, action, subject, error))
-    }
-
-    fn trail(&self) -> &Arc<Trail> {
-        &self.system.inner.trail
-    }
-
-    /// Does what changes something once there is room for an entry about it, and records what came of it: its result, and
-    /// what else is to be known. That goes on where the client leaves meanwhile.
-    async fn recorded<T: Send + 'static>(
-        &self,
-        action: Action,
-        subject: String,
-        work: impl Future<Output = Result<T>> + Send + 'static,
-        told: impl FnOnce(&T) -> (&'static str, Value) + Send + 'static,
-    ) -> Result<T> {
-        let (trail, origin) = (self.trail().clone(), self.origin.clone());
-        let work = async move {
-            trail.room().await;
-            let done = work.await;
-            match done.as_ref().map(told) {
-                Ok(("ok", detail)) => trail.done(&origin, action, subject, detail),
-                Ok((result, detail)) => {
-                    let event = Event::done(origin, action, subject, detail);
-                    trail.refusal(Event { result, ..event });
-                }
-                Err(error) => trail.refused(&origin, action, subject, error),
-            }
-            done
-        };
-        let lost = |_| Err(Error::unavailable("the service failed on this request"));
-        tokio::spawn(work).await.unwrap_or_else(lost)
     }
 
     /// Counts a request against the rate of the principal.
@@ -238,42 +197,6 @@ impl Acting {
         let missing = || Err(Error::unavailable("there was no answer for it"));
         let each = named.into_iter().map(|may| may.and_then(|()| imported.next().unwrap_or_else(missing)));
         Ok(each.collect())
-    }
-
-    async fn import_allowed(
-        &self,
-        kind: Kind,
-        definitions: Vec<Definition>,
-        options: ImportOptions,
-    ) -> Result<Vec<Result<Imported>>> {
-        let ids: Vec<String> = definitions.iter().map(|definition| definition.id.clone()).collect();
-        let (system, trail, origin) = (self.system.clone(), self.trail().clone(), self.origin.clone());
-        let import = async move {
-            trail.room().await;
-            let imported = system.import(kind, definitions, options).await;
-            let action = Action::DefinitionImport;
-            match &imported {
-                Ok(imported) => {
-                    for (id, became) in ids.iter().zip(imported) {
-                        let became = match became {
-                            _ if options.dry_run => continue,
-                            Ok(Imported::Exists | Imported::Unchanged) => continue,
-                            Ok(Imported::Created) => "created",
-                            Ok(Imported::Updated) => "updated",
-                            Err(error) => {
-                                trail.refused(&origin, action, kind.subject(id), error);
-                                continue;
-                            }
-                        };
-                        trail.done(&origin, action, kind.subject(id), json!({ "became": became }));
-                    }
-                }
-                Err(error) => trail.refused(&origin, action, kind.name(), error),
-            }
-            imported
-        };
-        let lost = |_| Err(Error::unavailable("the service failed on this import"));
-        tokio::spawn(import).await.unwrap_or_else(lost)
     }
 
     /// Replaces the given fields of a definition.
@@ -427,21 +350,6 @@ impl Acting {
         self.cancel_own(uuid).await
     }
 
-    /// The same, of an execution that is known to be the principal's.
-    pub(crate) async fn cancel_own(&self, uuid: Uuid) -> Result<Cancelled> {
-        let system = self.system.clone();
-        let told = |cancelled: &Cancelled| {
-            let result = match cancelled {
-                Cancelled::Asked => "ok",
-                Cancelled::Ended => Code::Conflict.as_str(),
-                Cancelled::Unknown => Code::NotFound.as_str(),
-            };
-            (result, json!({}))
-        };
-        let cancel = async move { system.cancel(uuid).await };
-        self.recorded(Action::ExecutionCancel, uuid.to_string(), cancel, told).await
-    }
-
     /// What is known of an execution.
     ///
     /// # Errors
@@ -517,20 +425,7 @@ impl Acting {
     /// `forbidden`, `invalid`, `conflict`; `overloaded`, `unavailable`.
     pub async fn create_key(&self, new: NewKey) -> Result<Issued> {
         self.may(Action::KeyCreate, "", &[Scope::Admin])?;
-        self.trail().room().await;
-        let (trail, origin, system) = (self.trail().clone(), self.origin.clone(), self.system.clone());
-        let create = async move {
-            let issued = system.create_key(new).await;
-            match &issued {
-                Ok(Issued { about, .. }) => {
-                    trail.done(&origin, Action::KeyCreate, about.subject(), about.detail());
-                }
-                Err(error) => trail.refused(&origin, Action::KeyCreate, "", error),
-            }
-            issued
-        };
-        let lost = |_| Err(Error::unavailable("the service failed on this request"));
-        tokio::spawn(create).await.unwrap_or_else(lost)
+        self.create_key_recorded(new).await
     }
 
     /// Revokes an API key: its sessions end.
@@ -566,29 +461,4 @@ impl Acting {
     fn sees_all(&self) -> bool {
         self.principal.has(&[Scope::Admin])
     }
-
-    /// Refuses an id that the principal may not use as if there were none.
-    fn sees(&self, action: Action, kind: Kind, id: &str) -> Result<()> {
-        self.may_name(action, kind, id).map_err(|_| kind.not_registered())
-    }
-
-    /// Refuses to make something with an id that the principal may not use.
-    fn may_name(&self, action: Action, kind: Kind, id: &str) -> Result<()> {
-        if self.principal.ids().has(id) {
-            return Ok(());
-        }
-        Err(self.beyond(action, kind, id))
-    }
-
-    /// What is recorded of an id that the principal may not use, and told of it where it gives that id itself.
-    fn beyond(&self, action: Action, kind: Kind, id: &str) -> Error {
-        let refused = Error::new(Code::Forbidden, "this key may not use this id");
-        self.trail().refused(&self.origin, action, kind.subject(id), &refused);
-        refused
-    }
-}
-
-/// What is recorded of a definition that was written.
-fn written(definition: &Arc<Compiled>) -> (&'static str, Value) {
-    ("ok", json!({ "revision": definition.number }))
 }
