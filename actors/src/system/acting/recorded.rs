@@ -33,8 +33,9 @@ impl Acting {
         told: impl FnOnce(&T) -> (&'static str, Value) + Send + 'static,
     ) -> Result<T> {
         let (trail, origin) = (self.trail().clone(), self.origin.clone());
+        // Before the task, so that who gives up waiting leaves nothing behind.
+        trail.room().await;
         let work = async move {
-            trail.room().await;
             let done = work.await;
             match done.as_ref().map(told) {
                 Ok(("ok", detail)) => trail.done(&origin, action, subject, detail),
@@ -59,8 +60,8 @@ impl Acting {
     ) -> Result<Vec<Result<Imported>>> {
         let ids: Vec<String> = definitions.iter().map(|definition| definition.id.clone()).collect();
         let (system, trail, origin) = (self.system.clone(), self.trail().clone(), self.origin.clone());
+        trail.room().await;
         let import = async move {
-            trail.room().await;
             let imported = system.import(kind, definitions, options).await;
             let action = Action::DefinitionImport;
             match &imported {
@@ -105,7 +106,7 @@ impl Acting {
         tokio::spawn(create).await.unwrap_or_else(lost)
     }
 
-    /// The same, of an execution that is known to be the principal's.
+    /// Ends an execution that is known to be the principal's, wherever it is.
     pub(crate) async fn cancel_own(&self, uuid: Uuid) -> Result<Cancelled> {
         let system = self.system.clone();
         let told = |cancelled: &Cancelled| {
