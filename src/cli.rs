@@ -1,6 +1,7 @@
 //! The command line: what can be typed, its defaults and its help. What the commands do is in
 //! `main` (`serve`, `check-config`) and in [`crate::client`] (all others).
 
+mod audit;
 mod definitions;
 mod keys;
 
@@ -12,6 +13,8 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use uuid::Uuid;
 
+use audit::AUDIT_EXAMPLES;
+pub use audit::{AuditArgs, AuditCommand};
 use definitions::{DEFINITION_EXAMPLES, EXPORT_EXAMPLES, IMPORT_EXAMPLES};
 pub use definitions::{DefinitionArgs, DefinitionCommand, ExportArgs, ImportArgs, ListArgs, Selection};
 use keys::KEY_EXAMPLES;
@@ -138,6 +141,9 @@ pub enum ClientCommand {
     /// Make, list and revoke the keys that let clients in
     #[command(after_help = KEY_EXAMPLES)]
     Key(KeyArgs),
+    /// Check and print the record of who did what
+    #[command(after_help = AUDIT_EXAMPLES)]
+    Audit(AuditArgs),
 }
 
 /// Options of `run`.

@@ -4,6 +4,7 @@
 //! dispatch, the ways a command can end and the printing; the commands are in the modules below.
 
 mod add;
+mod audit;
 mod counter;
 mod definitions;
 mod execute;
@@ -47,6 +48,7 @@ pub async fn run(command: ClientCommand, file: Option<&Path>, json: bool) -> Exi
         ClientCommand::Import(args) => import::run(&args, json).await,
         ClientCommand::Export(args) => export::all(&args, json).await,
         ClientCommand::Key(args) => key::run(args, file, json).await,
+        ClientCommand::Audit(args) => audit::run(args, file, json).await,
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -29,14 +29,22 @@ impl Reload {
     /// Applies what has changed. Certificates and sets of keys are read again in any case: their files may have changed. What
     /// cannot be applied stays as it was, and is told.
     pub fn apply(&mut self, system: &System, changed: Config) {
+        let mut applied = Vec::new();
         match self.tls.as_ref().map(|tls| tls.reload(&changed.tls)) {
-            Some(Ok(())) => tracing::info!("SIGHUP: the certificate was read again"),
-            Some(Err(error)) => tracing::error!("SIGHUP: the certificate was left as it is: {error:#}"),
+            Some(Ok(())) => {
+                applied.push("tls");
+                tracing::info!("SIGHUP: the certificate was read again");
+            }
+            Some(Err(error)) => {
+                tracing::error!("SIGHUP: the certificate was left as it is: {error:#}");
+                system.record_reload(Err(&format!("the certificate was left as it is: {error:#}")));
+            }
             None => {}
         }
         if changed.engine.egress.allow != self.allow {
             self.allow = changed.engine.egress.allow;
             system.allow(self.allow.clone());
+            applied.push("egress.allow");
             tracing::info!("SIGHUP: `egress.allow` was changed");
         }
         if changed.engine.pools == self.pools {
@@ -44,21 +52,32 @@ impl Reload {
         } else {
             self.pools = changed.engine.pools;
             system.resize(self.pools.clone());
+            applied.push("pools");
             tracing::info!("SIGHUP: the pools were resized; other sections need a restart");
         }
         let issuers = changed.engine.auth.issuers;
-        if issuers.is_empty() && self.auth.issuers.is_empty() {
-            return;
+        if !issuers.is_empty() || !self.auth.issuers.is_empty() {
+            self.auth.issuers = issuers;
+            applied.extend(self.trust(system).then_some("auth.issuers"));
         }
-        self.auth.issuers = issuers;
-        match system.trust(&self.auth) {
+        system.record_reload(Ok(&applied));
+    }
+
+    /// Has the tokens of the issuers taken, and of no others.
+    fn trust(&self, system: &System) -> bool {
+        let trusted = system.trust(&self.auth);
+        match &trusted {
             Ok(()) => {
                 tracing::info!(
                     issuers = self.auth.issuers.len(),
                     "SIGHUP: the keys of the issuers were read again"
                 );
             }
-            Err(error) => tracing::error!(%error, "SIGHUP: the issuers were left as they are"),
+            Err(error) => {
+                tracing::error!(%error, "SIGHUP: the issuers were left as they are");
+                system.record_reload(Err(&format!("the issuers were left as they are: {error}")));
+            }
         }
+        trusted.is_ok()
     }
 }

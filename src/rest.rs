@@ -1,10 +1,12 @@
 //! The REST port: routes, doors, limits. A handler parses, sends one message to the engine, and renders the answer.
 
 use std::marker::PhantomData;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use actors::access::Scope;
+use actors::audit::{Action, Door};
 use actors::error::{Code, Error};
 use actors::system::{Acting, System};
 use poem::endpoint::make;
@@ -19,6 +21,7 @@ use crate::config::RestConfig;
 use crate::credentials::bearer;
 use crate::doors::Doors;
 
+mod audit;
 mod authorized;
 mod body;
 mod bulk;
@@ -30,6 +33,7 @@ pub mod metrics;
 mod reply;
 mod status;
 
+use audit::Audit;
 use bulk::Bulk;
 use definitions::{Definitions, Functions, Queries, Tools};
 use executions::{Executions, Runs};
@@ -73,7 +77,7 @@ fn routes(config: &RestConfig, system: &System) -> impl Endpoint<Output = Respon
     let bulk = (Bulk::<Tools>(PhantomData), Bulk::<Functions>(PhantomData));
     let tools = (definitions.0, queries.0, runs.0, bulk.0);
     let functions = (definitions.1, queries.1, runs.1, bulk.1);
-    let apis = (tools, functions, Executions, Keys, Status::new(system.clone()));
+    let apis = (tools, functions, Executions, Keys, Audit, Status::new(system.clone()));
     let service = OpenApiService::new(apis, "Org Executor", env!("CARGO_PKG_VERSION"))
         .description("Registers, finds and runs an organisation's tools and functions.");
     let (spec, docs) = (service.spec(), service.swagger_ui());
@@ -87,7 +91,9 @@ fn routes(config: &RestConfig, system: &System) -> impl Endpoint<Output = Respon
             get(make(move |request: Request| {
                 let system = measured.clone();
                 async move {
-                    match authorized::of(&request).and_then(|acting| acting.may(&[Scope::Read])) {
+                    match authorized::of(&request)
+                        .and_then(|acting| acting.may(Action::ServiceRead, "metrics", &[Scope::Read]))
+                    {
                         Ok(()) => metrics::render(&system).await,
                         Err(error) => refuse(&error),
                     }
@@ -119,6 +125,9 @@ where
     let host =
         text(header::HOST).or_else(|| request.uri().authority().map(|authority| authority.to_string()));
     if let Err(error) = doors.check(host.as_deref(), text(header::ORIGIN).as_deref()) {
+        if let Ok(address) = address_of(&request) {
+            system.record_shut(address, Door::Rest, &error);
+        }
         return Ok(refuse(&error));
     }
     if !is_public(request.uri().path()) {
@@ -137,11 +146,14 @@ fn is_public(path: &str) -> bool {
 
 /// On whose behalf a request is made.
 fn admitted(request: &Request, system: &System) -> Result<Acting, Error> {
-    let address = request.remote_addr().as_socket_addr().map(std::net::SocketAddr::ip);
-    let address = address.ok_or_else(|| Error::unavailable("the client has no address"))?;
-    let acting = system.acting_for(bearer(request.headers()), address)?;
+    let acting = system.acting_for(bearer(request.headers()), address_of(request)?, Door::Rest)?;
     acting.count_request()?;
     Ok(acting)
+}
+
+fn address_of(request: &Request) -> Result<IpAddr, Error> {
+    let address = request.remote_addr().as_socket_addr().map(SocketAddr::ip);
+    address.ok_or_else(|| Error::unavailable("the client has no address"))
 }
 
 fn document(spec: &str) -> Response {

@@ -148,7 +148,10 @@ impl Signals {
                 reason = system.fatal() => return Ending::Fatal(reason),
                 _ = self.hangup.recv() => match config::load(file.as_deref()) {
                     Ok(changed) => reload.apply(system, changed),
-                    Err(error) => tracing::error!(%error, "SIGHUP: the configuration was left as it is"),
+                    Err(error) => {
+                        tracing::error!(%error, "SIGHUP: the configuration was left as it is");
+                        system.record_reload(Err(&error.to_string()));
+                    }
                 },
             }
         }

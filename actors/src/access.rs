@@ -27,6 +27,7 @@ pub use jwt::Issuers;
 pub use key::{About, Hash, Issued, KeyId, NewKey};
 pub use keyring::Keyring;
 pub use offline::Offline;
+pub(crate) use offline::open_offline;
 
 /// What may be done with the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -118,6 +119,8 @@ pub struct Grant {
 pub struct Principal {
     /// As whom it stands in records; none where everybody is one principal, and its address stands there.
     client: Option<Client>,
+    /// What its issuer calls it, where its token names it.
+    subject: Option<Box<str>>,
     grant: Grant,
     rate: Option<DefaultDirectRateLimiter>,
     has_ended: watch::Sender<bool>,
@@ -127,7 +130,7 @@ impl Principal {
     /// A principal that may do this.
     pub fn new(client: Option<Client>, grant: Grant) -> Self {
         let rate = grant.requests_per_second.map(|rate| RateLimiter::direct(Quota::per_second(rate)));
-        Self { client, grant, rate, has_ended: watch::Sender::new(false) }
+        Self { client, subject: None, grant, rate, has_ended: watch::Sender::new(false) }
     }
 
     /// One that may do all.
@@ -138,6 +141,19 @@ impl Principal {
     /// As whom it stands in records, when it comes from this address.
     pub fn client(&self, address: Client) -> Client {
         self.client.unwrap_or(address)
+    }
+
+    /// As its issuer calls it.
+    #[must_use]
+    pub fn called(self, subject: &str) -> Self {
+        Self { subject: Some(subject.into()), ..self }
+    }
+
+    /// How the audit log calls it, when it comes from this address: a key by its id, who has a token by what stands in
+    /// the records of executions and by the subject.
+    pub fn name(&self, address: Client) -> String {
+        let client = self.client(address);
+        self.subject.as_ref().map_or_else(|| client.to_string(), |subject| format!("{client}:{subject}"))
     }
 
     /// The ids that it may use.

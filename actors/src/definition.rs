@@ -3,6 +3,8 @@
 //! A definition keeps the JSON text of its free-form fields, so that what was stored comes back with
 //! every number as it was written.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -45,9 +47,24 @@ impl Kind {
         format!("{}_{name}", self.name())
     }
 
+    /// How the audit log calls the definition of this id.
+    pub fn subject(self, id: &str) -> Subject<'_> {
+        Subject(self, id)
+    }
+
     /// What a client is told of an id that is not there, in the seed's words.
     pub fn not_registered(self) -> Error {
         Error::new(crate::error::Code::NotFound, format!("{} not registered", self.title()))
+    }
+}
+
+/// A definition as the audit log calls it: `tool/upper`.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a>(Kind, &'a str);
+
+impl fmt::Display for Subject<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}/{}", self.0.name(), self.1)
     }
 }
 

@@ -13,6 +13,7 @@ use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, DerivedActorRef, RpcR
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use uuid::Uuid;
 
+use crate::audit::Trail;
 use crate::effects::{Effects, Panicked};
 use crate::error::Error;
 use crate::execution::{Client, Ended, Job, Key, Outcome, Page, PageRequest, Runtime, Snapshot};
@@ -183,6 +184,8 @@ pub struct Args {
     pub is_journalled: bool,
     /// The level of the sandbox that programs run in.
     pub sandbox: Option<Level>,
+    /// What is to be recorded in the audit log.
+    pub trail: Arc<Trail>,
 }
 
 /// The actor.
@@ -234,6 +237,7 @@ pub struct State {
     /// How many executions of each client are open.
     of_clients: HashMap<Client, usize>,
     max_per_client: usize,
+    trail: Arc<Trail>,
     /// The number of the next execution: the order of acceptance.
     next_number: u64,
     /// What is handed to the journal; nothing where executions are kept in memory only.
@@ -264,6 +268,7 @@ impl State {
             max_queued_bytes: args.max_queued_bytes,
             of_clients: HashMap::new(),
             max_per_client: args.max_per_client,
+            trail: args.trail,
             next_number: 0,
             held: args.is_journalled.then(Vec::new),
             draining: None,

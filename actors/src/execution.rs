@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::access::KeyId;
+use crate::audit::Origin;
 use crate::compiled::Compiled;
 use crate::error::{Error, Result};
 use crate::json::{self, RawObject};
@@ -359,6 +360,8 @@ pub struct Job {
     pub options: Options,
     /// Whose turn it takes, and to whom it belongs.
     pub client: Client,
+    /// Who asked, and from where, for the audit log.
+    pub origin: Arc<Origin>,
     /// How many executions that one may have open, where it is told of it.
     pub max_open: Option<usize>,
     /// The client's trace context (W3C Trace Context), which the run gets as `TRACEPARENT`.
@@ -370,6 +373,13 @@ pub struct Job {
 }
 
 impl Job {
+    /// What the audit log has of it besides its uuid.
+    pub fn detail(&self) -> Value {
+        let (definition, revision) = (&self.definition, self.definition.number);
+        let definition = definition.kind.subject(&definition.id).to_string();
+        serde_json::json!({ "definition": definition, "revision": revision })
+    }
+
     /// What no other definition and no other key of a client give: under it this execution is found again.
     pub fn key(&self) -> Option<Key> {
         let key = self.options.idempotency_key.as_ref()?;
@@ -397,6 +407,7 @@ impl Job {
         given: RawObject,
         options: Options,
         client: Client,
+        origin: Arc<Origin>,
     ) -> Result<Self> {
         let runtime = definition.runtime()?;
         let input = definition.input(given)?;
@@ -407,6 +418,7 @@ impl Job {
             input,
             options,
             client,
+            origin,
             max_open: None,
             traceparent: None,
             log: None,

@@ -1,5 +1,5 @@
 //! Faults on order, for tests: a Unix socket named by `ORG_EXECUTOR_FAULTS` takes one order a line,
-//! `panic registry|journal|dispatcher|pools|sessions|pool:RUNTIME|executor:RUNTIME|session`, and answers
+//! `panic registry|journal|audit|dispatcher|pools|sessions|pool:RUNTIME|executor:RUNTIME|session`, and answers
 //! `ok MILLISECONDS` when the replacement is up, or `error WHY`. Only in builds with the feature `faults`.
 
 use std::time::{Duration, Instant};
@@ -50,6 +50,7 @@ async fn obey(system: &System, order: &str) -> Result<Duration, String> {
     match target.split_once(':') {
         None if target == "registry" => replace(system, &names.registry(), registry::Msg::Panic).await,
         None if target == "journal" => replace(system, &names.journal(), crate::journal::Msg::Panic).await,
+        None if target == "audit" => replace(system, &names.audit(), crate::audit::Msg::Panic).await,
         None if target == "dispatcher" => replace(system, &names.dispatcher(), dispatcher::Msg::Panic).await,
         None if target == "pools" => replace(system, &names.pools(), pools::Msg::Panic).await,
         None if target == "sessions" => replace(system, &names.sessions(), sessions::Msg::Panic).await,

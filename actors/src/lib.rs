@@ -6,6 +6,7 @@
 //! ├── Registry    owns the store; cache; resolves an id to a compiled definition
 //! │   └── Journal the durable record of executions, written in group commits
 //! ├── Dispatcher  the queue: admission, order, what is running
+//! ├── Audit       who did what, when and from where, as a chain of hashes
 //! ├── Pools
 //! │   └── Pool (one for each runtime)   grows under load, shrinks when idle, replaces an executor that died
 //! │       └── Executor × n              one execution at a time
@@ -15,11 +16,12 @@
 //!
 //! An actor's file reads: what it owns and what happens when it dies, `Msg`, `Args`, the actor, its `State`.
 //! The domain is pure and knows no actor: [`definition`], [`execution`], [`query`], [`error`]; who may
-//! do what is in [`access`].
+//! do what is in [`access`], who did what in [`audit`].
 
 pub mod access;
 mod admission;
 mod artifacts;
+pub mod audit;
 pub mod compiled;
 pub mod cryptography;
 pub mod definition;

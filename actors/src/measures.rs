@@ -32,6 +32,7 @@ pub fn describe() {
         "How long one commit of the journal takes, its fsync with it"
     );
     describe_counter!("journal_failures_total", "Commits of the journal that failed");
+    describe_counter!("audit_failures_total", "Commits of the audit log that failed");
     describe_gauge!("queue_depth", Unit::Count, "Executions that wait, by runtime");
     describe_gauge!("queue_age_seconds", Unit::Seconds, "How long the oldest of them has waited");
     describe_gauge!("executions_running", Unit::Count, "Executions that an executor holds, by runtime");
@@ -100,6 +101,11 @@ pub fn committed(records: usize, took: Duration, is_written: bool) {
     if !is_written {
         counter!("journal_failures_total").increment(1);
     }
+}
+
+/// The audit log failed to write a batch.
+pub fn audit_failed() {
+    counter!("audit_failures_total").increment(1);
 }
 
 /// What waits and runs on a runtime at a moment.

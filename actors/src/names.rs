@@ -44,6 +44,11 @@ impl Names {
         format!("{}/registry/journal", self.prefix)
     }
 
+    /// The writer of the audit log.
+    pub fn audit(&self) -> String {
+        format!("{}/audit", self.prefix)
+    }
+
     /// The dispatcher.
     pub fn dispatcher(&self) -> String {
         format!("{}/dispatcher", self.prefix)

@@ -16,6 +16,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent
 use tokio::sync::{Mutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
 use crate::access::{About, Issued, KeyId, Keyring, NewKey};
+use crate::audit::Trail;
 use crate::compiled::Compiled;
 use crate::definition::{Definition, Kind, Patch, check_id};
 use crate::effects::{Effects, Panicked};
@@ -247,6 +248,8 @@ pub struct Args {
     pub known: Arc<Known>,
     /// The API keys.
     pub keyring: Arc<Keyring>,
+    /// What is to be recorded in the audit log.
+    pub trail: Arc<Trail>,
     /// `[[sources]]`.
     pub sources: Arc<[SourceSettings]>,
     /// Where the programs of definitions are kept, and the way out.
@@ -313,6 +316,7 @@ pub struct State {
     waiting: Vec<Msg>,
     known: Arc<Known>,
     keyring: Arc<Keyring>,
+    trail: Arc<Trail>,
     writes: VecDeque<Turn>,
     writing: bool,
     /// Whether the text index is about to commit.
@@ -345,6 +349,7 @@ impl State {
             waiting: Vec::new(),
             known: args.known,
             keyring: args.keyring,
+            trail: args.trail,
             writes: VecDeque::new(),
             writing: false,
             committing: false,

@@ -1,8 +1,8 @@
-//! The root of the tree: one_for_one over the registry, the dispatcher, the pools and the sessions.
+//! The root of the tree: one_for_one over the registry, the dispatcher, the pools, the sessions and the audit log.
 //!
 //! A child that died is started again at once. The sixth failure of the registry or of the dispatcher within ten
-//! seconds is not borne: the service is told to end, saying why. Pools and sessions never end it; after five
-//! failures in a row their restart is delayed.
+//! seconds is not borne: the service is told to end, saying why. Pools, sessions and the audit log never end it; after
+//! five failures in a row their restart is delayed.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, Supervi
 use tokio::sync::watch;
 
 use crate::access::Keyring;
+use crate::audit::{self, AuditActor, Trail};
 use crate::dispatcher::{self, DispatcherActor};
 use crate::effects::Effects;
 use crate::names::Names;
@@ -37,13 +38,15 @@ pub enum Child {
     Pools,
     /// The connections.
     Sessions,
+    /// Who did what.
+    Audit,
 }
 
 impl Child {
-    const ALL: [Self; 4] = [Self::Registry, Self::Dispatcher, Self::Pools, Self::Sessions];
+    const ALL: [Self; 5] = [Self::Audit, Self::Registry, Self::Dispatcher, Self::Pools, Self::Sessions];
 }
 
-/// When pools or sessions that could not be started are tried again.
+/// When what may be away for a while and could not be started is tried again.
 const RETRY: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// What the root does.
@@ -81,6 +84,10 @@ pub struct Args {
     pub known: Arc<registry::Known>,
     /// The API keys.
     pub keyring: Arc<Keyring>,
+    /// What is to be recorded in the audit log.
+    pub trail: Arc<Trail>,
+    /// Where that is written.
+    pub store: Arc<registry::Store>,
     /// What every run needs.
     pub context: Arc<Context>,
     /// Where it is told why the service must end.
@@ -171,6 +178,7 @@ impl State {
                     slot: self.args.slot.clone(),
                     known: self.args.known.clone(),
                     keyring: self.args.keyring.clone(),
+                    trail: self.args.trail.clone(),
                     settings: settings.store.clone(),
                     sources,
                     context: self.args.context.clone(),
@@ -189,6 +197,7 @@ impl State {
                     pools: self.pools.clone(),
                     max_queued_bytes,
                     max_per_client: settings.dispatcher.max_per_client,
+                    trail: self.args.trail.clone(),
                     is_journalled,
                     sandbox: self.args.context.sandbox_level(),
                 };
@@ -199,6 +208,11 @@ impl State {
                 let args =
                     pools::Args { pools: self.pools.clone(), names, context: self.args.context.clone() };
                 PoolsActor::spawn_linked(Some(name), PoolsActor, args, parent).await?.0.get_id()
+            }
+            Child::Audit => {
+                let (trail, store) = (self.args.trail.clone(), self.args.store.clone());
+                let args = audit::Args { trail, store, settings: settings.audit.clone() };
+                AuditActor::spawn_linked(Some(names.audit()), AuditActor, args, parent).await?.0.get_id()
             }
             Child::Sessions => SessionsActor::spawn_linked(Some(names.sessions()), SessionsActor, (), parent)
                 .await?
@@ -228,7 +242,7 @@ impl State {
         }
         let delay = match child {
             Child::Registry | Child::Dispatcher => std::time::Duration::ZERO,
-            Child::Pools | Child::Sessions => {
+            Child::Pools | Child::Sessions | Child::Audit => {
                 self.backoffs.entry(child).or_default().next_delay(Instant::now())
             }
         };
@@ -244,7 +258,7 @@ impl State {
     }
 
     fn may_restart(&mut self, child: Child) -> bool {
-        if matches!(child, Child::Pools | Child::Sessions) {
+        if matches!(child, Child::Pools | Child::Sessions | Child::Audit) {
             return true;
         }
         let intensity = self.intensities.entry(child).or_insert_with(Intensity::of_the_root);
@@ -262,7 +276,7 @@ impl State {
             tracing::error!(reason);
             match child {
                 Child::Registry | Child::Dispatcher => drop(self.args.fatal.send_replace(Some(reason))),
-                Child::Pools | Child::Sessions => {
+                Child::Pools | Child::Sessions | Child::Audit => {
                     self.effects.run(tokio::time::sleep(RETRY), move |_| Msg::Restart(child));
                 }
             }
@@ -282,7 +296,7 @@ impl State {
                     names.tell(&names.dispatcher(), dispatcher::Msg::PoolDown(*runtime));
                 }
             }
-            Child::Registry | Child::Sessions => {}
+            Child::Registry | Child::Sessions | Child::Audit => {}
         }
     }
 }

@@ -12,6 +12,7 @@ use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
+use crate::audit::Action;
 use crate::definition::Kind;
 use crate::dispatcher::{Caller, Cancelled, Notice};
 use crate::effects::{Effects, Panicked};
@@ -362,7 +363,7 @@ impl State {
         let (acting, is_own) = (self.args.acting.clone(), asker.is_none());
         let asking = async move {
             // Whether it was begun here: what another principal has begun is not there.
-            if is_own { acting.system.cancel(uuid).await } else { acting.cancel(uuid).await }
+            if is_own { acting.cancel_own(uuid).await } else { acting.cancel(uuid).await }
         };
         self.effects.run(asking, move |result| Msg::CancelAsked(asker, uuid, result));
     }
@@ -395,7 +396,7 @@ impl State {
         }
         self.open.insert(uuid, Open { id, ..Open::default() });
         let acting = self.args.acting.clone();
-        self.follow_if(uuid, async move { acting.owns(uuid).await });
+        self.follow_if(uuid, async move { acting.owns(Action::ExecutionRead, uuid).await });
     }
 
     fn dispatcher_down(&mut self, dispatcher: ActorId) {

@@ -41,6 +41,18 @@ pub struct Settings {
     pub wasm: WasmSettings,
     /// Who may come in.
     pub auth: AuthSettings,
+    /// Who did what.
+    pub audit: AuditSettings,
+}
+
+/// `[audit]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuditSettings {
+    /// Whether anything is recorded.
+    pub enabled: bool,
+    /// How many days an entry is kept; 0 is for ever.
+    pub keep_days: u64,
 }
 
 /// `[auth]`.

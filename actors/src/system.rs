@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use ractor::{Actor, ActorId, ActorRef, Message, RpcReplyPort};
+use serde_json::json;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, mpsc, oneshot, watch};
 
 use crate::access::{About, Issued, Issuers, KeyId, Keyring, NewKey};
 use crate::admission::Admission;
+use crate::audit::{Action, Origin, Trail};
 use crate::compiled::Compiled;
 use crate::definition::{Definition, Kind, Patch};
 use crate::dispatcher::{self, Caller};
@@ -28,6 +30,7 @@ use crate::settings::{Allowed, AuthSettings, PoolSettings, Required, Settings};
 use crate::{pools, sessions};
 
 mod acting;
+mod auditing;
 mod drain;
 mod executions;
 mod folders;
@@ -45,6 +48,9 @@ pub use crate::runtime::{Readiness, adopt_orphans};
 const MAX_QUERIES: usize = 256;
 const MAX_REGISTRATIONS: usize = 64;
 
+/// How many may read the audit log at the same time.
+const MAX_AUDITORS: usize = 8;
+
 /// A cheap handle on a running engine.
 #[derive(Clone, Debug)]
 pub struct System {
@@ -60,6 +66,8 @@ struct Inner {
     slot: registry::Slot,
     known: Arc<Known>,
     keyring: Arc<Keyring>,
+    trail: Arc<Trail>,
+    audit_admission: Admission,
     registry_admission: Admission,
     query_admission: Admission,
     source_admission: Admission,
@@ -133,7 +141,10 @@ impl System {
         tokio::spawn(async move { sweeping.sweep().await });
 
         let (names, settings) = (Names::unique(), Arc::new(settings));
-        let slot: registry::Slot = Arc::new(Mutex::new(Arc::new(store)));
+        let (store, trail) = (Arc::new(store), Arc::new(Trail::new(settings.audit.enabled)));
+        let detail = json!({ "version": env!("CARGO_PKG_VERSION"), "pid": std::process::id() });
+        trail.done(&Arc::new(Origin::service()), Action::ServiceStart, "service", detail);
+        let slot: registry::Slot = Arc::new(Mutex::new(store.clone()));
         let known = Arc::new(Known::new(settings.store.cache_mb << 20));
         let (fatal_sender, fatal) = watch::channel(None);
         let args = root::Args {
@@ -142,6 +153,8 @@ impl System {
             slot: slot.clone(),
             known: known.clone(),
             keyring: keyring.clone(),
+            trail: trail.clone(),
+            store,
             context: context.clone(),
             fatal: fatal_sender,
         };
@@ -151,6 +164,7 @@ impl System {
         })?;
         let inner = Inner {
             registry_admission: Admission::new(settings.store.max_pending),
+            audit_admission: Admission::new(MAX_AUDITORS),
             query_admission: Admission::new(MAX_QUERIES),
             source_admission: Admission::new(MAX_REGISTRATIONS),
             dispatcher_admission: Admission::new(settings.dispatcher.max_pending),
@@ -163,6 +177,7 @@ impl System {
             slot,
             known,
             keyring,
+            trail,
             draining: AtomicBool::new(false),
             fatal,
         };
@@ -399,6 +414,16 @@ impl System {
     /// # Errors
     /// `draining`, `overloaded`, `unavailable`.
     pub(crate) async fn submit(&self, job: Box<Job>, caller: Caller) -> Result<ActorId> {
+        let (origin, definition) = (job.origin.clone(), job.definition.clone());
+        let submitted = self.hand_in(job, caller).await;
+        if let Err(error) = &submitted {
+            let subject = definition.kind.subject(&definition.id);
+            self.inner.trail.refused(&origin, Action::ExecutionAccept, subject, error);
+        }
+        submitted
+    }
+
+    async fn hand_in(&self, job: Box<Job>, caller: Caller) -> Result<ActorId> {
         self.refuse_when_draining()?;
         let permit = self.inner.dispatcher_admission.in_turn(job.client).await?;
         let recorded = match job.key() {
@@ -422,9 +447,12 @@ impl System {
     /// The same, where nothing has to be waited for; otherwise the execution comes back.
     ///
     /// # Errors
-    /// `draining`, `unavailable`.
+    /// `unavailable`.
     pub(crate) fn submit_now(&self, job: Box<Job>, caller: Caller) -> Result<Submitted> {
-        self.refuse_when_draining()?;
+        if self.is_draining() {
+            // Where it is waited for, this is refused.
+            return Ok(Submitted::Not(job, caller));
+        }
         // Whether its idempotency key is on record is a question to the journal.
         let asks = job.options.idempotency_key.is_some() && self.inner.settings.is_journalled();
         let place = if asks { None } else { self.inner.dispatcher_admission.at_once().ok() };

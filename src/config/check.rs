@@ -227,6 +227,7 @@ fn range(path: &str) -> RangeInclusive<i64> {
         ("limits", "log_line_bytes") => 64..=1 << 20,
         ("limits", "files" | "max_files") => 16..=1 << 20,
         ("websocket", "window") => 1..=65_536,
+        ("audit", "keep_days") => 0..=36_500,
         ("journal", "keep_count") => 1..=100_000_000,
         ("journal", "keep_output_mb") => 1..=100_000_000,
         (_, "min") => 0..=1_024,

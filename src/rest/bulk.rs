@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actors::access::Scope;
+use actors::audit::Action;
 use actors::definition::{Definition, Kind};
 use actors::error::{Error, Result};
 use actors::query::Filter;
@@ -55,8 +56,8 @@ impl<R: Registered> Bulk<R> {
         dry_run: Query<Option<String>>,
         body: JsonLines,
     ) -> Reply<200> {
-        let options =
-            acting.may(&[Scope::Write]).and_then(|()| options(existing.0.as_deref(), dry_run.0.as_deref()));
+        let may = acting.may(Action::DefinitionImport, R::KIND.name(), &[Scope::Write]);
+        let options = may.and_then(|()| options(existing.0.as_deref(), dry_run.0.as_deref()));
         match options {
             Ok(options) => import(acting.0.clone(), R::KIND, options, body.0),
             Err(error) => Reply::refused(&error),
@@ -96,7 +97,7 @@ impl<R: Registered> Bulk<R> {
     ) -> Reply<200> {
         let filter = filter.0.as_deref().unwrap_or("{}");
         let filter = actors::json::parse(filter).and_then(|filter| Filter::parse(R::KIND, &filter));
-        match (acting.may(&[Scope::Read]), filter) {
+        match (acting.may(Action::DefinitionRead, R::KIND.name(), &[Scope::Read]), filter) {
             (Ok(()), Ok(filter)) => export(acting.0.clone(), R::KIND, filter),
             (Err(error), _) => Reply::refused(&error),
             (_, Err(error)) => Reply::refused(&error.within("filter")),
@@ -118,7 +119,8 @@ fn options(existing: Option<&str>, dry_run: Option<&str>) -> Result<ImportOption
     Ok(ImportOptions { replace, dry_run })
 }
 
-fn json_lines(body: Body) -> Reply<200> {
+/// An answer of JSON lines.
+pub fn json_lines(body: Body) -> Reply<200> {
     let response = Response::builder().status(StatusCode::OK).content_type("application/x-ndjson");
     Reply::response(response.body(body))
 }

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use actors::access::Scope;
+use actors::audit::{self, Action};
 use actors::definition::Kind;
 use actors::error::{Error, Result};
 use actors::execution::trace_context;
@@ -85,9 +86,11 @@ pub async fn open(stream: Stream, address: IpAddr, edge: &Edge) -> Option<Opened
 /// On whose behalf a connection is made, where the doors let it in and the principal may run something.
 fn admitted(request: &Request, address: IpAddr, edge: &Edge) -> Result<Acting> {
     let text = |name| request.headers().get(name).map(|value| value.to_str().unwrap_or("?"));
-    edge.doors.check(text(header::HOST), text(header::ORIGIN))?;
-    let acting = edge.system.acting_for(credentials::of_handshake(request.headers()), address)?;
-    acting.may(&[Scope::Execute])?;
+    let way = audit::Door::Websocket;
+    let doors = edge.doors.check(text(header::HOST), text(header::ORIGIN));
+    doors.inspect_err(|error| edge.system.record_shut(address, way, error))?;
+    let acting = edge.system.acting_for(credentials::of_handshake(request.headers()), address, way)?;
+    acting.may(Action::Enter, way.name(), &[Scope::Execute])?;
     acting.count_request()?;
     Ok(acting)
 }

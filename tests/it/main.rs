@@ -16,6 +16,7 @@ mod socket;
 mod api;
 mod artifacts;
 mod artifacts_refused;
+mod audit;
 mod bad;
 mod bad_cases;
 mod bad_tables;

@@ -129,13 +129,13 @@ impl Issuer {
         let subject = claims.get("sub").and_then(Value::as_str).ok_or_else(|| wrong("sub"))?;
         let expires = claims.get("exp").and_then(Value::as_f64).ok_or_else(|| wrong("exp"))? as u64;
         let hash = Sha256::digest(format!("{}\0{subject}", self.settings.issuer));
-        let subject = hash.iter().take(16).fold(0, |number: u128, byte| number << 8 | u128::from(*byte));
+        let number = hash.iter().take(16).fold(0, |number: u128, byte| number << 8 | u128::from(*byte));
         let grant = Grant {
             scopes: scopes(claims.get(&self.settings.scope_claim)),
             expires_ms: Some(expires.saturating_add(LEEWAY).saturating_mul(1_000)),
             ..Grant::default()
         };
-        Ok(Some(Principal::new(Some(Client::Subject(subject)), grant)))
+        Ok(Some(Principal::new(Some(Client::Subject(number)), grant).called(subject)))
     }
 }
 

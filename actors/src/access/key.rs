@@ -182,6 +182,18 @@ pub struct About {
 }
 
 impl About {
+    /// How the audit log calls it.
+    pub fn subject(&self) -> String {
+        format!("key/{}", self.id)
+    }
+
+    /// What the audit log has of it besides.
+    pub fn detail(&self) -> Value {
+        let scopes: Vec<_> = self.grant.scopes.given().collect();
+        let ids: Option<Vec<&str>> = self.grant.ids.patterns().map(Iterator::collect);
+        json!({ "name": self.name, "scopes": scopes, "ids": ids })
+    }
+
     /// All but the hash. `state` is `active`, `expired` or `revoked`.
     pub fn to_json(&self) -> Value {
         let grant = &self.grant;

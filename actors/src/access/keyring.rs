@@ -86,6 +86,12 @@ impl Keyring {
         Ok(principal)
     }
 
+    /// Which key of this service a token names, and whether it shows its secret: who is refused may have had one.
+    pub fn named(&self, token: Option<&str>) -> Option<(KeyId, bool)> {
+        let (id, secret) = apart(token?)?;
+        self.read().get(&id).map(|held| (id, held.about.hash.is_of(secret)))
+    }
+
     /// What is known of all keys, the oldest first.
     pub fn all(&self) -> Vec<About> {
         let mut all: Vec<About> = self.read().values().map(|held| held.about.clone()).collect();

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::{About, Issued, Issuers, KeyId, Keyring, NewKey};
+use crate::audit::{self, Action, Event};
 use crate::error::{Error, Result};
 use crate::registry::{Location, Memory, Store};
 use crate::settings::Settings;
@@ -11,6 +12,20 @@ use crate::settings::Settings;
 pub struct Offline {
     store: Store,
     keyring: Keyring,
+    is_recorded: bool,
+}
+
+/// Opens the store of these settings, which no service uses.
+///
+/// # Errors
+/// One sentence: it is in use, or cannot be opened.
+pub(crate) async fn open_offline(settings: &Settings) -> Result<Store> {
+    let location = Location::parse(&settings.store.url);
+    let location = location.filter(|location| *location != Location::Memory);
+    let location = location
+        .ok_or_else(|| Error::invalid("`store.url` is no folder, so that nothing in it would last"))?;
+    let opened = Store::open(location, Memory(settings.store.memory_mb)).await;
+    opened.map_err(|error| Error::unavailable(error.to_string()))
 }
 
 impl fmt::Debug for Offline {
@@ -25,15 +40,11 @@ impl Offline {
     /// # Errors
     /// One sentence: it is in use, or cannot be opened.
     pub async fn open(settings: &Settings) -> Result<Self> {
-        let location = Location::parse(&settings.store.url);
-        let location = location.filter(|location| *location != Location::Memory);
-        let location =
-            location.ok_or_else(|| Error::invalid("`store.url` is no folder, so that no key would last"))?;
-        let unusable = |error: crate::registry::StoreError| Error::unavailable(error.to_string());
-        let store = Store::open(location, Memory(settings.store.memory_mb)).await.map_err(unusable)?;
+        let store = open_offline(settings).await?;
         let issuers = Issuers::load(&settings.auth.issuers).map_err(Error::unavailable)?;
-        let keyring = Keyring::new(store.keys().await.map_err(unusable)?, issuers, true);
-        Ok(Self { store, keyring })
+        let keys = store.keys().await.map_err(|error| Error::unavailable(error.to_string()))?;
+        let keyring = Keyring::new(keys, issuers, true);
+        Ok(Self { store, keyring, is_recorded: settings.audit.enabled })
     }
 
     /// What is known of all keys, the oldest first.
@@ -44,17 +55,31 @@ impl Offline {
     /// Makes a key.
     ///
     /// # Errors
-    /// As for [`Keyring::create`].
+    /// As for [`Keyring::create`]; `unavailable` where the audit log cannot be written: then the key is shown to nobody.
     pub async fn create(&self, new: NewKey) -> Result<Issued> {
-        self.keyring.create(&self.store, new).await
+        let issued = self.keyring.create(&self.store, new).await?;
+        self.record(Action::KeyCreate, &issued.about).await?;
+        Ok(issued)
     }
 
     /// Revokes a key.
     ///
     /// # Errors
-    /// As for [`Keyring::revoke`].
+    /// As for [`Keyring::revoke`]; `unavailable` where the audit log cannot be written: the key is revoked all the same.
     pub async fn revoke(&self, id: KeyId) -> Result<About> {
-        self.keyring.revoke(&self.store, id).await
+        let about = self.keyring.revoke(&self.store, id).await?;
+        self.record(Action::KeyRevoke, &about).await?;
+        Ok(about)
+    }
+
+    async fn record(&self, action: Action, about: &About) -> Result<()> {
+        if !self.is_recorded {
+            return Ok(());
+        }
+        let event = Event::done(audit::offline_origin(), action, about.subject(), about.detail());
+        audit::append(&self.store, &event).await.map_err(|error| {
+            Error::unavailable(format!("what was done with the key {} cannot be recorded: {error}", about.id))
+        })
     }
 
     /// Closes the store.

@@ -9,6 +9,8 @@ use super::lane::Lane;
 use super::open::{Open, Phase};
 use super::queue::Entry;
 use super::{Attached, Caller, Cancelled, Notice, State, tell};
+use crate::audit::Action;
+use crate::definition::Subject;
 use crate::error::{Code, Error};
 use crate::execution::{Client, Ended, Job, Key, Outcome, Progress, Runtime, Snapshot, now_ms};
 use crate::executor;
@@ -32,6 +34,7 @@ impl State {
         }
         if let Err(error) = self.admit(&job) {
             measures::refused(error.code());
+            self.trail.refused(&job.origin, Action::ExecutionAccept, subject(&job), &error);
             return tell(&caller, Notice::Refused(job.uuid, error));
         }
         measures::accepted(job.definition.kind);
@@ -45,6 +48,7 @@ impl State {
         }
         if self.records.is_none() {
             open.is_recorded = true;
+            self.trail.done(&job.origin, Action::ExecutionAccept, uuid, job.detail());
             open.tell(&Notice::Accepted(uuid));
             self.open.insert(uuid, open);
             return self.schedule(runtime);
@@ -75,7 +79,9 @@ impl State {
         };
         if input != job.input.text {
             let taken = "this idempotency key was used for this definition with another input";
-            tell(caller, Notice::Refused(job.uuid, Error::new(Code::Conflict, taken)));
+            let error = Error::new(Code::Conflict, taken);
+            self.trail.refused(&job.origin, Action::ExecutionAccept, subject(job), &error);
+            tell(caller, Notice::Refused(job.uuid, error));
             return true;
         }
         tell(caller, Notice::Known(job.uuid, uuid));
@@ -112,6 +118,9 @@ impl State {
         if self.records.as_ref().is_some_and(|records| records.is_failing()) {
             return Err(Error::unavailable("executions cannot be recorded at the moment; try again later"));
         }
+        if !self.trail.has_room() {
+            return Err(Error::unavailable("the audit log cannot be written at the moment; try again later"));
+        }
         let (runtime, bytes) = (job.runtime, job.input.text.len());
         let no_pool = || Error::unavailable(format!("the runtime {runtime} is not available"));
         let lane = self.lanes.get_mut(&runtime).ok_or_else(no_pool)?;
@@ -141,6 +150,7 @@ impl State {
         }
         open.permit = None;
         open.left(Stage::Accept);
+        self.trail.done(&open.job.origin, Action::ExecutionAccept, uuid, open.job.detail());
         open.tell(&Notice::Accepted(uuid));
         match open.phase {
             Phase::Beginning { .. } => self.begin(uuid),
@@ -176,6 +186,7 @@ impl State {
         let Some((open, _)) = self.close(uuid) else { return };
         let unknown =
             Error::unavailable("the execution could not be recorded, and does not run; try again later");
+        self.trail.refused(&open.job.origin, Action::ExecutionAccept, subject(&open.job), &unknown);
         open.tell(&Notice::Refused(uuid, unknown));
         let runtime = open.job.runtime;
         let outcome = match open.phase {
@@ -273,6 +284,11 @@ impl State {
             lane.add_idle(executor);
         }
     }
+}
+
+/// How the audit log calls what was to run: where that is refused, nobody was told a uuid.
+fn subject(job: &Job) -> Subject<'_> {
+    job.definition.kind.subject(&job.definition.id)
 }
 
 /// What waits in the queue for this execution.

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::open::Phase;
 use super::{Msg, Notice, State};
+use crate::audit::{Action, Event};
 use crate::execution::{self, Ended, Job, Outcome, now_ms};
 use crate::journal::Record;
 use crate::measures::Stage;
@@ -112,6 +113,7 @@ impl State {
             lane.count_end();
         }
         let Phase::Ending(ended) = &open.phase else { return };
+        self.trail.add(event(&open.job, ended));
         open.tell(&Notice::Finished(uuid, ended.outcome.clone()));
         self.remembered.insert(open.ended(ended.clone()), key);
     }
@@ -164,6 +166,17 @@ impl State {
             self.settle(uuid, Outcome::interrupted("the service shut down while this execution was running"));
         }
     }
+}
+
+/// How the end of an execution stands in the audit log. What it put out does not.
+fn event(job: &Job, ended: &Ended) -> Event {
+    let mut detail = job.detail();
+    detail["attempts"] = ended.attempts.into();
+    if let Err(failure) = &ended.outcome.result {
+        detail["code"] = (*failure.code).into();
+    }
+    let done = Event::done(job.origin.clone(), Action::ExecutionEnd, job.uuid, detail);
+    Event { result: ended.outcome.state.name(), ..done }
 }
 
 fn report(job: &Job, outcome: &Outcome) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::admission::entry;
 use super::losses::MAX_ATTEMPTS;
 use super::{Msg, Open, State};
+use crate::audit::{Action, Origin};
 use crate::effects::Panicked;
 use crate::error::{Error, Result};
 use crate::execution::{Input, Job, Outcome};
@@ -68,6 +69,7 @@ impl State {
             input: Input { text: execution.input },
             options: execution.options,
             client: execution.client,
+            origin: Arc::new(Origin::recorded(execution.client)),
             max_open: None,
             traceparent: execution.traceparent,
             log: None,
@@ -84,6 +86,7 @@ impl State {
         }
         self.open.insert(uuid, open);
         self.count_open(job.client);
+        self.trail.done(&job.origin, Action::ExecutionResume, uuid, job.detail());
         let lane = self.lanes.get_mut(&job.runtime);
         let problem = match (runtime, lane) {
             (Err(error), _) => {

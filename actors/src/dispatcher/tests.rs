@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use tokio::sync::Semaphore;
 
 use super::*;
+use crate::audit::{Origin, Trail};
 use crate::compiled::{Compiled, Revision};
 use crate::definition::{Definition, Kind};
 use crate::execution::{Client, Input, Options};
@@ -85,6 +86,7 @@ impl World {
                 pools: BTreeMap::from([(Runtime::Binary, settings)]),
                 max_queued_bytes: 1 << 20,
                 max_per_client: 20,
+                trail: Arc::new(Trail::new(false)),
                 is_journalled,
                 sandbox: None,
             },
@@ -108,6 +110,7 @@ impl World {
             input: Input { text: "{}".into() },
             options: Options::default(),
             client: Client::Address(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            origin: Arc::new(Origin::service()),
             max_open: None,
             traceparent: None,
             log: None,

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ractor::RpcReplyPort;
+use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::page::{PageRequest, Sort};
 use super::write::{Change, Write};
 use super::{Lease, Msg, Reply, State, broken, read, sources};
+use crate::audit::{Action, Origin};
 use crate::compiled::Compiled;
 use crate::definition::{Definition, Kind, Patch};
 use crate::effects::Panicked;
@@ -98,16 +100,20 @@ impl State {
     /// Refreshes one of them, and then the others.
     pub(super) fn refresh_next(&mut self, name: String, mut left: VecDeque<(Kind, String)>) {
         let Some((kind, id)) = left.pop_front() else { return self.wait_for_refresh(name) };
-        let (lease, myself) = (self.lease(), self.myself.clone());
+        let (lease, myself, trail) = (self.lease(), self.myself.clone(), self.trail.clone());
         let one = async move {
             let current = read::get(&lease, kind, &id).await?;
             let before = current.number;
             let (sender, receiver) = oneshot::channel();
             let reply: Reply<Arc<Compiled>> = RpcReplyPort::from(sender);
+            trail.room().await;
             drop(myself.cast(Msg::Refresh { current, permit: None, reply }));
             let now = receiver.await.map_err(|_| broken())??;
             if now.number != before {
                 tracing::info!(id, revision = now.number, "its source has changed it");
+                let detail = json!({ "revision": now.number });
+                let service = Arc::new(Origin::service());
+                trail.done(&service, Action::DefinitionRefresh, kind.subject(&id), detail);
             }
             Ok::<_, Error>(())
         };

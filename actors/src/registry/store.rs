@@ -18,6 +18,7 @@ use tokio::sync::{Mutex, RwLock};
 use super::search::Search;
 use crate::execution::now_ms;
 
+mod audit;
 mod definitions;
 mod executions;
 mod keys;
@@ -291,6 +292,7 @@ async fn connect(location: &Location, memory: Memory) -> Result<Surreal<Db>, Sto
     database.query(definitions::SCHEMA).await?.check()?;
     database.query(executions::SCHEMA).await?.check()?;
     database.query(keys::SCHEMA).await?.check()?;
+    database.query(audit::SCHEMA).await?.check()?;
     check_version(&database).await?;
     Ok(database)
 }

@@ -1,13 +1,19 @@
 //! The system as one principal may use it. Whoever serves others has this handle and no other, so that there is no way
 //! past its scopes. What a principal may not see is to it as if it were not there.
+//!
+//! What is changed, and what is refused, is recorded in the audit log here. Executions that are taken in and that end are
+//! recorded by the dispatcher.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use serde_json::json;
 use uuid::Uuid;
 
 use super::{Connection, Execution, Picture, System};
 use crate::access::{About, Issued, KeyId, NewKey, Principal, Scope};
+use crate::audit::{self, Action, Origin, Report};
 use crate::compiled::Compiled;
 use crate::definition::{Definition, Kind, Patch};
 use crate::dispatcher::Cancelled;
@@ -20,6 +26,10 @@ use crate::query::Filter;
 use crate::registry::{ImportOptions, Imported, Noted, Page, PageRequest};
 use crate::session::Door;
 
+mod recorded;
+
+use recorded::{unauthorized, written};
+
 /// What shows an execution: who may run one has to see how it ended.
 const FOLLOW: [Scope; 2] = [Scope::Read, Scope::Execute];
 
@@ -30,33 +40,50 @@ pub struct Acting {
     principal: Arc<Principal>,
     /// As whom it stands in records.
     client: Client,
+    /// As whom it stands in the audit log.
+    origin: Arc<Origin>,
 }
 
 impl System {
-    /// The system for who comes from this address, with this token or without one, or with what could not be read as one.
+    /// The system for who comes from this address by this door, with this token or without one, or with what could not be
+    /// read as one.
     ///
     /// # Errors
     /// `unauthorized`.
-    pub fn acting_for(&self, token: Result<Option<&str>>, address: IpAddr) -> Result<Acting> {
-        let principal = self.inner.keyring.principal(token)?;
-        let client = principal.client(Client::Address(address.to_canonical()));
-        Ok(Acting { system: self.clone(), principal, client })
+    pub fn acting_for(
+        &self,
+        token: Result<Option<&str>>,
+        address: IpAddr,
+        door: audit::Door,
+    ) -> Result<Acting> {
+        let shown = token.as_ref().ok().copied().flatten();
+        let principal = self.inner.keyring.principal(token).inspect_err(|error| {
+            let named = self.inner.keyring.named(shown);
+            self.inner.trail.refusal(unauthorized(named, address, door, error));
+        })?;
+        let address = Client::Address(address.to_canonical());
+        let (client, name) = (principal.client(address), principal.name(address));
+        let peer = if let Client::Address(address) = address { Some(address) } else { None };
+        let origin = Arc::new(Origin { principal: name.into(), address: peer, door });
+        Ok(Acting { system: self.clone(), principal, client, origin })
     }
 
     /// The system for itself: what it brings along.
     pub fn acting_for_itself(&self) -> Acting {
         let principal = Arc::new(Principal::unbound());
-        Acting { system: self.clone(), principal, client: Client::UNNAMED }
+        let origin = Arc::new(Origin::service());
+        Acting { system: self.clone(), principal, client: Client::UNNAMED, origin }
     }
 }
 
 impl Acting {
-    /// Refuses who has none of these scopes.
+    /// Refuses who has none of these scopes to do this.
     ///
     /// # Errors
     /// `forbidden`.
-    pub fn may(&self, scopes: &[Scope]) -> Result<()> {
-        self.principal.may(scopes)
+    pub fn may(&self, action: Action, subject: impl fmt::Display, scopes: &[Scope]) -> Result<()> {
+        let may = self.principal.may(scopes);
+        may.inspect_err(|error| self.trail().refused(&self.origin, action, subject, error))
     }
 
     /// Counts a request against the rate of the principal.
@@ -77,9 +104,12 @@ impl Acting {
     /// # Errors
     /// `forbidden`; `conflict` where its id is taken; `overloaded`, `unavailable`.
     pub async fn create(&self, definition: Definition) -> Result<Arc<Compiled>> {
-        self.may(&[Scope::Write])?;
-        self.may_name(&definition.id)?;
-        self.system.create(definition).await
+        let (action, kind, id) = (Action::DefinitionCreate, definition.kind, definition.id.clone());
+        self.may(action, kind.subject(&id), &[Scope::Write])?;
+        self.may_name(action, kind, &id)?;
+        let system = self.system.clone();
+        let create = async move { system.create(definition).await };
+        self.recorded(action, kind.subject(&id).to_string(), create, written).await
     }
 
     /// The definition of exactly this id.
@@ -87,8 +117,8 @@ impl Acting {
     /// # Errors
     /// `forbidden`, `not_found`; `overloaded`, `unavailable`.
     pub async fn get(&self, kind: Kind, id: &str) -> Result<Arc<Compiled>> {
-        self.may(&[Scope::Read])?;
-        self.sees(kind, id)?;
+        self.may(Action::DefinitionRead, kind.subject(id), &[Scope::Read])?;
+        self.sees(Action::DefinitionRead, kind, id)?;
         self.system.get(kind, id).await
     }
 
@@ -97,10 +127,14 @@ impl Acting {
     /// # Errors
     /// `forbidden`, `not_found`; `overloaded`, `unavailable`.
     pub async fn versions(&self, kind: Kind, name: &str) -> Result<Vec<String>> {
-        self.may(&[Scope::Read])?;
+        self.may(Action::DefinitionRead, kind.subject(name), &[Scope::Read])?;
         let mut ids = self.system.versions(kind, name).await?;
         ids.retain(|id| self.principal.ids().has(id));
-        if ids.is_empty() { Err(kind.not_registered()) } else { Ok(ids) }
+        if ids.is_empty() {
+            self.beyond(Action::DefinitionRead, kind, name);
+            return Err(kind.not_registered());
+        }
+        Ok(ids)
     }
 
     /// The revisions of a definition that are kept, the newest first, which is the one in force.
@@ -108,8 +142,8 @@ impl Acting {
     /// # Errors
     /// `forbidden`, `not_found`; `overloaded`, `unavailable`.
     pub async fn revisions(&self, kind: Kind, id: &str) -> Result<Vec<Noted>> {
-        self.may(&[Scope::Read])?;
-        self.sees(kind, id)?;
+        self.may(Action::DefinitionRead, kind.subject(id), &[Scope::Read])?;
+        self.sees(Action::DefinitionRead, kind, id)?;
         self.system.revisions(kind, id).await
     }
 
@@ -118,8 +152,8 @@ impl Acting {
     /// # Errors
     /// `forbidden`, `not_found`; `overloaded`, `unavailable`.
     pub async fn revision(&self, kind: Kind, id: &str, number: u64) -> Result<Arc<Compiled>> {
-        self.may(&[Scope::Read])?;
-        self.sees(kind, id)?;
+        self.may(Action::DefinitionRead, kind.subject(id), &[Scope::Read])?;
+        self.sees(Action::DefinitionRead, kind, id)?;
         self.system.revision(kind, id, number).await
     }
 
@@ -134,9 +168,12 @@ impl Acting {
         number: u64,
         if_match: Option<String>,
     ) -> Result<Arc<Compiled>> {
-        self.may(&[Scope::Write])?;
-        self.sees(kind, id)?;
-        self.system.roll_back(kind, id, number, if_match).await
+        self.may(Action::DefinitionRollBack, kind.subject(id), &[Scope::Write])?;
+        self.sees(Action::DefinitionRollBack, kind, id)?;
+        let (system, subject, id) = (self.system.clone(), kind.subject(id).to_string(), id.to_owned());
+        let roll_back = async move { system.roll_back(kind, &id, number, if_match).await };
+        let told = move |now: &Arc<Compiled>| ("ok", json!({ "revision": now.number, "to": number }));
+        self.recorded(Action::DefinitionRollBack, subject, roll_back, told).await
     }
 
     /// Takes in many definitions of a kind, and tells what became of each, in their order.
@@ -149,13 +186,13 @@ impl Acting {
         definitions: Vec<Definition>,
         options: ImportOptions,
     ) -> Result<Vec<Result<Imported>>> {
-        self.may(&[Scope::Write])?;
+        self.may(Action::DefinitionImport, kind.name(), &[Scope::Write])?;
         let named: Vec<Result<()>> =
-            definitions.iter().map(|definition| self.may_name(&definition.id)).collect();
+            definitions.iter().map(|one| self.may_name(Action::DefinitionImport, kind, &one.id)).collect();
         let allowed = definitions.into_iter().zip(&named).filter(|(_, may)| may.is_ok());
         let allowed: Vec<Definition> = allowed.map(|(definition, _)| definition).collect();
         let imported =
-            if allowed.is_empty() { Vec::new() } else { self.system.import(kind, allowed, options).await? };
+            if allowed.is_empty() { Vec::new() } else { self.import_allowed(kind, allowed, options).await? };
         let mut imported = imported.into_iter();
         let missing = || Err(Error::unavailable("there was no answer for it"));
         let each = named.into_iter().map(|may| may.and_then(|()| imported.next().unwrap_or_else(missing)));
@@ -173,9 +210,11 @@ impl Acting {
         patch: Patch,
         if_match: Option<String>,
     ) -> Result<Arc<Compiled>> {
-        self.may(&[Scope::Write])?;
-        self.sees(kind, id)?;
-        self.system.update(kind, id, patch, if_match).await
+        self.may(Action::DefinitionUpdate, kind.subject(id), &[Scope::Write])?;
+        self.sees(Action::DefinitionUpdate, kind, id)?;
+        let (system, subject, id) = (self.system.clone(), kind.subject(id).to_string(), id.to_owned());
+        let update = async move { system.update(kind, &id, patch, if_match).await };
+        self.recorded(Action::DefinitionUpdate, subject, update, written).await
     }
 
     /// Removes a definition; executions that were accepted with it keep it.
@@ -183,9 +222,11 @@ impl Acting {
     /// # Errors
     /// `forbidden`, `not_found`, `precondition_failed`; `overloaded`, `unavailable`.
     pub async fn delete(&self, kind: Kind, id: &str, if_match: Option<String>) -> Result<Arc<Compiled>> {
-        self.may(&[Scope::Write])?;
-        self.sees(kind, id)?;
-        self.system.delete(kind, id, if_match).await
+        self.may(Action::DefinitionDelete, kind.subject(id), &[Scope::Write])?;
+        self.sees(Action::DefinitionDelete, kind, id)?;
+        let (system, subject, id) = (self.system.clone(), kind.subject(id).to_string(), id.to_owned());
+        let delete = async move { system.delete(kind, &id, if_match).await };
+        self.recorded(Action::DefinitionDelete, subject, delete, written).await
     }
 
     /// Fetches a definition from the configured sources and adds it.
@@ -193,9 +234,11 @@ impl Acting {
     /// # Errors
     /// `forbidden`, `not_found`, `source_unavailable`, `conflict`; `overloaded`, `unavailable`.
     pub async fn register(&self, kind: Kind, id: &str) -> Result<Arc<Compiled>> {
-        self.may(&[Scope::Write])?;
-        self.may_name(id)?;
-        self.system.register(kind, id).await
+        self.may(Action::DefinitionRegister, kind.subject(id), &[Scope::Write])?;
+        self.may_name(Action::DefinitionRegister, kind, id)?;
+        let (system, subject, id) = (self.system.clone(), kind.subject(id).to_string(), id.to_owned());
+        let register = async move { system.register(kind, &id).await };
+        self.recorded(Action::DefinitionRegister, subject, register, written).await
     }
 
     /// Fetches a definition again from the source that it came from, and tells whether that made a new revision.
@@ -204,9 +247,14 @@ impl Acting {
     /// `forbidden`, `not_found`, `conflict` where it came from none, `source_unavailable`, `precondition_failed` where it
     /// was written meanwhile; `overloaded`, `unavailable`.
     pub async fn refresh(&self, kind: Kind, id: &str) -> Result<(Arc<Compiled>, bool)> {
-        self.may(&[Scope::Write])?;
-        self.sees(kind, id)?;
-        self.system.refresh(kind, id).await
+        self.may(Action::DefinitionRefresh, kind.subject(id), &[Scope::Write])?;
+        self.sees(Action::DefinitionRefresh, kind, id)?;
+        let (system, subject, id) = (self.system.clone(), kind.subject(id).to_string(), id.to_owned());
+        let refresh = async move { system.refresh(kind, &id).await };
+        let told = |(now, is_new): &(Arc<Compiled>, bool)| {
+            ("ok", json!({ "revision": now.number, "changed": is_new }))
+        };
+        self.recorded(Action::DefinitionRefresh, subject, refresh, told).await
     }
 
     /// All definitions of a kind that a source lists.
@@ -214,7 +262,7 @@ impl Acting {
     /// # Errors
     /// `forbidden`, `not_found`, `source_unavailable`; `overloaded`, `unavailable`.
     pub async fn list_source(&self, kind: Kind, source: &str) -> Result<Vec<Definition>> {
-        self.may(&[Scope::Write])?;
+        self.may(Action::DefinitionImport, source, &[Scope::Write])?;
         self.system.list_source(kind, source).await
     }
 
@@ -223,7 +271,7 @@ impl Acting {
     /// # Errors
     /// `forbidden`, `overloaded`, `unavailable`.
     pub async fn query(&self, kind: Kind, filter: Filter, page: PageRequest) -> Result<Page> {
-        self.may(&[Scope::Read])?;
+        self.may(Action::DefinitionRead, kind.name(), &[Scope::Read])?;
         let filter = self.principal.ids().narrow(kind, filter)?;
         self.system.query(kind, filter, page).await
     }
@@ -241,7 +289,7 @@ impl Acting {
         options: Options,
         traceparent: Option<String>,
     ) -> Result<Execution> {
-        self.may(&[Scope::Execute])?;
+        self.may(Action::ExecutionAccept, kind.subject(id), &[Scope::Execute])?;
         let definition = self.resolve(kind, id).await?;
         let job = self.job(Uuid::now_v7(), definition, input, options)?;
         self.system.execute(Job { traceparent, ..job }).await
@@ -257,7 +305,7 @@ impl Acting {
         traceparent: Option<String>,
         window: usize,
     ) -> Result<Connection> {
-        self.may(&[Scope::Execute])?;
+        self.may(Action::Enter, audit::Door::Websocket.name(), &[Scope::Execute])?;
         self.system.open_session(self, door, traceparent, window).await
     }
 
@@ -268,8 +316,11 @@ impl Acting {
 
     /// The definition that this id, bare name, `name:latest` or range means.
     pub(crate) async fn resolve(&self, kind: Kind, id: &str) -> Result<Arc<Compiled>> {
-        let definition = self.system.resolve(self.client, kind, id).await?;
-        self.sees(kind, &definition.id)?;
+        let action = Action::ExecutionAccept;
+        let resolved = self.system.resolve(self.client, kind, id).await;
+        let definition = resolved
+            .inspect_err(|error| self.trail().refused(&self.origin, action, kind.subject(id), error))?;
+        self.sees(action, kind, &definition.id)?;
         Ok(definition)
     }
 
@@ -281,7 +332,11 @@ impl Acting {
         input: RawObject,
         options: Options,
     ) -> Result<Job> {
-        let job = Job::new(uuid, definition, input, options, self.client)?;
+        let (kind, id) = (definition.kind, definition.id.clone());
+        let job = Job::new(uuid, definition, input, options, self.client, self.origin.clone());
+        let job = job.inspect_err(|error| {
+            self.trail().refused(&self.origin, Action::ExecutionAccept, kind.subject(&id), error);
+        })?;
         Ok(Job { max_open: self.principal.max_open(), ..job })
     }
 
@@ -290,9 +345,9 @@ impl Acting {
     /// # Errors
     /// `forbidden`, `not_found`, `unavailable`.
     pub async fn cancel(&self, uuid: Uuid) -> Result<Cancelled> {
-        self.may(&[Scope::Execute])?;
-        self.owns(uuid).await?;
-        self.system.cancel(uuid).await
+        self.may(Action::ExecutionCancel, uuid, &[Scope::Execute])?;
+        self.owns(Action::ExecutionCancel, uuid).await?;
+        self.cancel_own(uuid).await
     }
 
     /// What is known of an execution.
@@ -300,9 +355,9 @@ impl Acting {
     /// # Errors
     /// `forbidden`, `not_found`; `unavailable`.
     pub async fn execution(&self, uuid: Uuid) -> Result<Snapshot> {
-        self.may(&FOLLOW)?;
+        self.may(Action::ExecutionRead, uuid, &FOLLOW)?;
         let snapshot = self.system.execution(uuid).await?;
-        self.is_own(&snapshot)?;
+        self.is_own(Action::ExecutionRead, &snapshot)?;
         Ok(snapshot)
     }
 
@@ -311,8 +366,8 @@ impl Acting {
     /// # Errors
     /// `forbidden`, `not_found`; `unavailable`.
     pub async fn execution_log(&self, uuid: Uuid) -> Result<String> {
-        self.may(&FOLLOW)?;
-        self.owns(uuid).await?;
+        self.may(Action::ExecutionRead, uuid, &FOLLOW)?;
+        self.owns(Action::ExecutionRead, uuid).await?;
         self.system.execution_log(uuid).await
     }
 
@@ -321,7 +376,7 @@ impl Acting {
     /// # Errors
     /// `forbidden`, `unavailable`.
     pub async fn executions(&self, request: ExecutionRequest) -> Result<ExecutionPage> {
-        self.may(&FOLLOW)?;
+        self.may(Action::ExecutionRead, "", &FOLLOW)?;
         let client = if self.sees_all() { request.client } else { Some(self.client) };
         self.system.executions(ExecutionRequest { client, ..request }).await
     }
@@ -330,19 +385,20 @@ impl Acting {
     ///
     /// # Errors
     /// `not_found`; `unavailable`.
-    pub(crate) async fn owns(&self, uuid: Uuid) -> Result<()> {
+    pub(crate) async fn owns(&self, action: Action, uuid: Uuid) -> Result<()> {
         if self.sees_all() {
             return Ok(());
         }
-        self.is_own(&self.system.execution(uuid).await?)
+        self.is_own(action, &self.system.execution(uuid).await?)
     }
 
-    fn is_own(&self, snapshot: &Snapshot) -> Result<()> {
+    fn is_own(&self, action: Action, snapshot: &Snapshot) -> Result<()> {
         if self.sees_all() || snapshot.client == self.client {
-            Ok(())
-        } else {
-            Err(super::executions::unknown())
+            return Ok(());
         }
+        let refused = Error::new(Code::Forbidden, "this is an execution of another principal");
+        self.trail().refused(&self.origin, action, snapshot.uuid, &refused);
+        Err(super::executions::unknown())
     }
 
     /// The tree at this moment.
@@ -350,7 +406,7 @@ impl Acting {
     /// # Errors
     /// `forbidden`.
     pub async fn picture(&self) -> Result<Picture> {
-        self.may(&[Scope::Read])?;
+        self.may(Action::ServiceRead, "system", &[Scope::Read])?;
         Ok(self.system.picture().await)
     }
 
@@ -359,7 +415,7 @@ impl Acting {
     /// # Errors
     /// `forbidden`.
     pub fn keys(&self) -> Result<Vec<About>> {
-        self.may(&[Scope::Admin])?;
+        self.may(Action::KeyRead, "", &[Scope::Admin])?;
         Ok(self.system.inner.keyring.all())
     }
 
@@ -368,8 +424,8 @@ impl Acting {
     /// # Errors
     /// `forbidden`, `invalid`, `conflict`; `overloaded`, `unavailable`.
     pub async fn create_key(&self, new: NewKey) -> Result<Issued> {
-        self.may(&[Scope::Admin])?;
-        self.system.create_key(new).await
+        self.may(Action::KeyCreate, "", &[Scope::Admin])?;
+        self.create_key_recorded(new).await
     }
 
     /// Revokes an API key: its sessions end.
@@ -377,24 +433,32 @@ impl Acting {
     /// # Errors
     /// `forbidden`, `not_found`, `conflict`; `overloaded`, `unavailable`.
     pub async fn revoke_key(&self, id: KeyId) -> Result<About> {
-        self.may(&[Scope::Admin])?;
-        self.system.revoke_key(id).await
+        let subject = format!("key/{id}");
+        self.may(Action::KeyRevoke, &subject, &[Scope::Admin])?;
+        let system = self.system.clone();
+        let revoke = async move { system.revoke_key(id).await };
+        self.recorded(Action::KeyRevoke, subject, revoke, |about| ("ok", about.detail())).await
+    }
+
+    /// Entries of the audit log; those of the last moment too where it is read from its beginning.
+    ///
+    /// # Errors
+    /// `forbidden`, `overloaded`, `unavailable`.
+    pub async fn audit(&self, page: audit::PageRequest, is_first: bool) -> Result<audit::Page> {
+        self.may(Action::AuditRead, "audit", &[Scope::Admin])?;
+        self.system.audit(page, is_first).await
+    }
+
+    /// Whether the audit log is whole, and whether a head that was noted earlier is in it.
+    ///
+    /// # Errors
+    /// `forbidden`, `invalid`, `overloaded`, `unavailable`.
+    pub async fn verify_audit(&self, noted: Option<String>) -> Result<Report> {
+        self.may(Action::AuditRead, "audit", &[Scope::Admin])?;
+        self.system.verify_audit(noted).await
     }
 
     fn sees_all(&self) -> bool {
         self.principal.has(&[Scope::Admin])
-    }
-
-    /// Refuses an id that the principal may not use as if there were none.
-    fn sees(&self, kind: Kind, id: &str) -> Result<()> {
-        if self.principal.ids().has(id) { Ok(()) } else { Err(kind.not_registered()) }
-    }
-
-    /// Refuses to make something with an id that the principal may not use.
-    fn may_name(&self, id: &str) -> Result<()> {
-        if self.principal.ids().has(id) {
-            return Ok(());
-        }
-        Err(Error::new(Code::Forbidden, "this key may not use this id"))
     }
 }

@@ -1,11 +1,14 @@
 //! The orderly end: no new work, a grace for what runs, then the leaves of the tree before their parents.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ractor::Message;
+use serde_json::json;
 
 use super::System;
+use crate::audit::{self, Action, Origin};
 use crate::error::{Error, Result};
 use crate::{dispatcher, pool, pools, registry, root, sessions};
 
@@ -44,10 +47,23 @@ impl System {
         }
         self.stop::<dispatcher::Msg>(&names.dispatcher()).await;
         self.stop::<registry::Msg>(&names.registry()).await;
+        self.record_end().await;
+        self.stop::<audit::Msg>(&names.audit()).await;
         self.stop::<root::Msg>(&names.root()).await;
         let store = tokio::time::timeout(STOP, self.inner.slot.lock()).await;
         let store = store.map_err(|_| Error::unavailable("the store is still in use"))?;
         store.close().await.map_err(|error| Error::unavailable(error.to_string()))
+    }
+
+    /// The end of the service is the last entry of its audit log.
+    async fn record_end(&self) {
+        let service = Arc::new(Origin::service());
+        self.inner.trail.done(&service, Action::ServiceStop, "service", json!({}));
+        let written = tokio::time::timeout(STOP, self.flush_audit()).await;
+        if !matches!(written, Ok(Ok(()))) {
+            let lost = self.inner.trail.waiting();
+            tracing::error!(lost, "the last entries of the audit log could not be written");
+        }
     }
 
     /// Sessions end by themselves once their last frame is out; their clients get a moment to take it.

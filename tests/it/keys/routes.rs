@@ -27,6 +27,7 @@ fn scopes(method: &str, path: &str) -> Option<&'static [&'static str]> {
         ("post", "/tool/{id}/execute") | ("delete", "/execution/{uuid}") => &["execute"],
         ("get", "/execution/{uuid}" | "/execution/{uuid}/log" | "/executions") => &["read", "execute"],
         ("post" | "get", "/keys") | ("delete", "/keys/{id}") => &["admin"],
+        ("get", "/audit" | "/audit/verify") => &["admin"],
         _ => return None,
     })
 }

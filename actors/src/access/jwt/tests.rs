@@ -58,6 +58,8 @@ fn a_good_token_of_each_algorithm_is_its_subject() {
     for (algorithm, key) in signers() {
         let token = signed(algorithm, &key, &claims());
         let principal = issuers.principal(&token).expect("good").expect("known");
+        let name = principal.name(Client::UNNAMED);
+        assert!(name.starts_with("jwt:") && name.ends_with(":ana"), "{name}");
         assert!(principal.has(&[Scope::Read]) && principal.has(&[Scope::Execute]));
         assert!(!principal.has(&[Scope::Write]) && !principal.has(&[Scope::Admin]));
         assert!(principal.is_good().is_ok());

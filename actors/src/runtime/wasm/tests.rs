@@ -69,6 +69,7 @@ impl Stand {
             input: Input { text: input.to_owned() },
             options: Options::default(),
             client: Client::Address(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            origin: std::sync::Arc::new(crate::audit::Origin::service()),
             max_open: None,
             traceparent: Some("00-trace".into()),
             log: Some(self.ring.clone()),

@@ -1,0 +1,218 @@
+//! What is recorded, before it has its place in the chain: who did what, from where, and what came of it. Pure.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use super::Entry;
+use crate::error::{Code, Error};
+use crate::execution::{Client, now_ms};
+
+/// How long a text of an entry may be, in characters; what is longer is cut.
+const MAX_TEXT: usize = 512;
+
+/// What was done or asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Action {
+    Enter,
+    DefinitionCreate,
+    DefinitionUpdate,
+    DefinitionDelete,
+    DefinitionRollBack,
+    DefinitionImport,
+    DefinitionRegister,
+    DefinitionRefresh,
+    DefinitionRead,
+    ExecutionAccept,
+    ExecutionResume,
+    ExecutionCancel,
+    ExecutionEnd,
+    ExecutionRead,
+    KeyCreate,
+    KeyRevoke,
+    KeyRead,
+    AuditRead,
+    AuditForget,
+    ServiceStart,
+    ServiceReload,
+    ServiceStop,
+    ServiceRead,
+}
+
+impl Action {
+    /// The name that stands in an entry.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Enter => "enter",
+            Self::DefinitionCreate => "definition.create",
+            Self::DefinitionUpdate => "definition.update",
+            Self::DefinitionDelete => "definition.delete",
+            Self::DefinitionRollBack => "definition.roll_back",
+            Self::DefinitionImport => "definition.import",
+            Self::DefinitionRegister => "definition.register",
+            Self::DefinitionRefresh => "definition.refresh",
+            Self::DefinitionRead => "definition.read",
+            Self::ExecutionAccept => "execution.accept",
+            Self::ExecutionResume => "execution.resume",
+            Self::ExecutionCancel => "execution.cancel",
+            Self::ExecutionEnd => "execution.end",
+            Self::ExecutionRead => "execution.read",
+            Self::KeyCreate => "key.create",
+            Self::KeyRevoke => "key.revoke",
+            Self::KeyRead => "key.read",
+            Self::AuditRead => "audit.read",
+            Self::AuditForget => "audit.forget",
+            Self::ServiceStart => "service.start",
+            Self::ServiceReload => "service.reload",
+            Self::ServiceStop => "service.stop",
+            Self::ServiceRead => "service.read",
+        }
+    }
+
+    /// Whether many of it come in a second: its entries gather for a moment before they are written.
+    pub(super) fn is_frequent(self) -> bool {
+        matches!(self, Self::ExecutionAccept | Self::ExecutionEnd)
+    }
+}
+
+/// Which way somebody came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Door {
+    /// The REST API.
+    Rest,
+    /// The WebSocket port.
+    Websocket,
+    /// A command on the store, without a service.
+    Cli,
+    /// The service itself.
+    Service,
+}
+
+impl Door {
+    /// The name that stands in an entry.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rest => "rest",
+            Self::Websocket => "websocket",
+            Self::Cli => "cli",
+            Self::Service => "service",
+        }
+    }
+}
+
+/// Who does something, and from where.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Origin {
+    /// A key, the subject of a token, or the address where no key is asked for.
+    pub principal: Arc<str>,
+    /// The address of the peer, where there is one.
+    pub address: Option<IpAddr>,
+    /// Which way it came.
+    pub door: Door,
+}
+
+impl Origin {
+    /// The service itself.
+    pub fn service() -> Self {
+        Self { principal: "service".into(), address: None, door: Door::Service }
+    }
+
+    /// Who is known by an address only.
+    pub fn stranger(address: IpAddr, door: Door) -> Self {
+        let address = address.to_canonical();
+        Self { principal: address.to_string().into(), address: Some(address), door }
+    }
+
+    /// Who stands in the record of an execution: from where it came is not known any more.
+    pub fn recorded(client: Client) -> Self {
+        Self { principal: client.to_string().into(), address: None, door: Door::Service }
+    }
+
+    /// Whether nobody showed who this is.
+    pub(super) fn is_stranger(&self) -> bool {
+        self.address.is_some_and(|address| *self.principal == *address.to_string())
+    }
+}
+
+/// Something that is to be recorded. Its place in the chain it gets when it is written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// When it happened, in milliseconds since the epoch.
+    pub at_ms: u64,
+    /// Who did it.
+    pub origin: Arc<Origin>,
+    /// What.
+    pub action: Action,
+    /// To what.
+    pub subject: String,
+    /// What came of it: `ok`, the code of an error, or the state of an execution that ended.
+    pub result: &'static str,
+    /// What else is to be known: a JSON object.
+    pub detail: Value,
+}
+
+impl Event {
+    /// Something that was done now.
+    pub fn done(origin: Arc<Origin>, action: Action, subject: impl fmt::Display, detail: Value) -> Self {
+        Self { at_ms: now_ms(), origin, action, subject: subject.to_string(), result: "ok", detail }
+    }
+
+    /// Something that was refused now.
+    pub fn refused(
+        origin: Arc<Origin>,
+        action: Action,
+        subject: impl fmt::Display,
+        code: Code,
+        error: &Error,
+    ) -> Self {
+        let detail = json!({ "message": error.to_string() });
+        Self { at_ms: now_ms(), origin, action, subject: subject.to_string(), result: code.as_str(), detail }
+    }
+
+    /// The entry that it is at this place of the chain.
+    pub(super) fn entry(&self, sequence: u64) -> Entry {
+        Entry {
+            sequence,
+            at_ms: self.at_ms,
+            principal: cut(&self.origin.principal),
+            address: self.origin.address.map_or_else(String::new, |address| address.to_string()),
+            door: self.origin.door.name().to_owned(),
+            action: self.action.name().to_owned(),
+            subject: cut(&self.subject),
+            result: self.result.to_owned(),
+            detail: match &self.detail {
+                Value::Object(detail) => shortened(detail),
+                _ => Map::new(),
+            },
+        }
+    }
+}
+
+fn cut(text: &str) -> String {
+    match text.char_indices().nth(MAX_TEXT) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+fn shortened(detail: &Map<String, Value>) -> Map<String, Value> {
+    let short = |value: &Value| value.as_str().map_or_else(|| value.clone(), |text| cut(text).into());
+    detail.iter().map(|(name, value)| (name.clone(), short(value))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::event;
+    use super::*;
+
+    #[test]
+    fn a_long_text_is_cut() {
+        let entry = Event { detail: json!({ "message": "é".repeat(9_999) }), ..event(&"x".repeat(9_999)) };
+        let entry = entry.entry(1);
+        assert_eq!(entry.subject.chars().count(), MAX_TEXT + 1);
+        assert_eq!(entry.detail["message"].as_str().map(|text| text.chars().count()), Some(MAX_TEXT + 1));
+    }
+}

@@ -1,0 +1,80 @@
+//! What is forgotten: the oldest entries, where the settings do not keep them for ever, and in memory those beyond a number.
+
+use super::{Entry, Head, Link, Verifier};
+use crate::execution::now_ms;
+use crate::registry::{Store, StoreError};
+
+/// How many entries are removed in one commit.
+const FORGET: u64 = 5_000;
+
+/// How many entries a store in memory keeps.
+const IN_MEMORY: u64 = 10_000;
+
+/// Entries that are too old.
+#[derive(Clone, Debug)]
+pub struct Old {
+    /// Where the chain began before.
+    pub after: Head,
+    /// The last of them.
+    pub through: Head,
+}
+
+/// The first entries that need not be kept, as many as are removed at a time; none where all are kept.
+///
+/// # Errors
+/// The store erred.
+pub async fn old(store: &Store, keep_days: u64, head: &Head) -> std::result::Result<Option<Old>, StoreError> {
+    let (after, _) = store.audit_ends().await?;
+    let surplus = if store.is_in_memory() { head.sequence.saturating_sub(IN_MEMORY) } else { 0 };
+    let keep_ms = keep_days.saturating_mul(86_400_000);
+    let oldest_ms = if keep_days > 0 { now_ms().saturating_sub(keep_ms) } else { 0 };
+    let is_old = |link: &&Link| {
+        link.sequence <= surplus
+            || Entry::parse(&link.text)
+                .is_some_and(|entry| entry.at_ms < oldest_ms && link.sequence < head.sequence)
+    };
+    let links = store.audit_entries(after.sequence, FORGET).await?;
+    // A chain that is broken stays as it is: what is wrong with it is not to vanish with age.
+    let mut verifier = Verifier::new(after.clone());
+    let whole = links.iter().take_while(is_old).take_while(|link| verifier.take(link).is_ok());
+    let through = whole.last().map(Link::head);
+    Ok(through.map(|through| Old { after, through }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::event;
+    use super::super::writer::commit;
+    use super::super::writer::tests::{opened, written};
+    use super::super::{Event, Trail, verify};
+    use super::*;
+    use crate::registry::Location;
+
+    #[tokio::test]
+    async fn what_is_old_goes_and_the_rest_still_holds() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (store, trail) = (opened(Location::Folder(folder.path().into())).await, Trail::new(true));
+        written(&store, &trail, 1..=5).await;
+        trail.add(Event { at_ms: now_ms(), ..event("new") });
+        let head = commit(&store, &trail, None, None).await.expect("written");
+        assert!(old(&store, 0, &head).await.expect("read").is_none());
+        let found = old(&store, 1, &head).await.expect("read").expect("five are of 1970");
+        assert_eq!((found.after.sequence, found.through.sequence), (0, 5));
+        let noted = found.through.hash.clone();
+        commit(&store, &trail, None, Some(found)).await.expect("written");
+        let report = verify(&store, Some(&noted)).await.expect("read");
+        assert_eq!((report.entries, report.removed, report.is_intact()), (2, 5, true), "{report:?}");
+        let links = store.audit_entries(0, 10).await.expect("read");
+        assert_eq!(links.iter().map(|link| link.sequence).collect::<Vec<_>>(), [6, 7]);
+        assert!(old(&store, 1, &links[1].head()).await.expect("read").is_none());
+    }
+
+    #[tokio::test]
+    async fn a_broken_chain_does_not_age() {
+        let (store, trail) = (opened(Location::Memory).await, Trail::new(true));
+        let head = written(&store, &trail, 1..=5).await;
+        store.tamper("UPDATE audit:3 SET entry = 'x'").await.expect("written");
+        let found = old(&store, 1, &head).await.expect("read").expect("two are old and whole");
+        assert_eq!(found.through.sequence, 2);
+    }
+}
