@@ -17,6 +17,7 @@ use crate::compiled::Compiled;
 use crate::error::{Error, Result};
 use crate::json::{self, RawObject};
 use crate::log::{Kept, LogRing};
+use crate::secrets::Granted;
 
 mod snapshot;
 
@@ -337,7 +338,7 @@ pub fn trace_context(text: &str) -> Option<String> {
 pub struct Key(pub Arc<str>);
 
 /// An execution on its way: all that an executor needs.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Job {
     /// The name that the client was given.
     pub uuid: Uuid,
@@ -358,7 +359,9 @@ pub struct Job {
     /// Where its log lines go while it runs, when somebody listens.
     pub log: Option<Arc<LogRing>>,
     /// The end of its log.
-    pub kept: Kept,
+    pub kept: Arc<Kept>,
+    /// What its definition asks for by name; there while it runs only.
+    pub(crate) secrets: Granted,
 }
 
 impl Job {
@@ -402,7 +405,8 @@ impl Job {
             max_open: None,
             traceparent: None,
             log: None,
-            kept: Kept::default(),
+            kept: Arc::default(),
+            secrets: Granted::default(),
         })
     }
 }

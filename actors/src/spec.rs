@@ -14,6 +14,7 @@ use crate::schema::Schema;
 use crate::template::Template;
 
 mod parameters;
+pub mod secrets;
 
 pub use parameters::{BODY, Parameter, Piece, Position, Style, filled, is_reserved_header, pieces};
 
@@ -46,6 +47,8 @@ pub struct Spec {
     pub max_concurrency: Option<usize>,
     /// What a caller is told of a definition that should not be used any more.
     pub deprecated: Option<Arc<str>>,
+    /// By the variable or place that gets its value, the name of each secret in the configuration.
+    pub secrets: BTreeMap<String, String>,
     /// A key that asks for something this version cannot keep, and so refuses to run without.
     pub unmet: Option<String>,
 }
@@ -224,7 +227,8 @@ impl Spec {
             runtime,
             grants: Grants::parse(&keys, &container.network)?,
             deprecated: deprecated(&keys)?,
-            unmet: unmet(&keys, runtime)?,
+            secrets: secrets::parse(&keys, runtime, &program, &api)?,
+            unmet: unmet(&keys, runtime),
             container,
             input,
             output,
@@ -256,6 +260,7 @@ impl Spec {
             idempotent: false,
             max_concurrency: None,
             deprecated: None,
+            secrets: BTreeMap::new(),
             unmet: Some(format!("its metadata cannot be run by this version: {error}")),
         }
     }
@@ -497,16 +502,13 @@ fn deprecated(keys: &Keys<'_>) -> Result<Option<Arc<str>>> {
 }
 
 /// Promises that nothing here keeps are not made: such a definition registers, and says why it does not run.
-fn unmet(keys: &Keys<'_>, runtime: Option<Runtime>) -> Result<Option<String>> {
-    if !keys.texts("secrets")?.is_empty() {
-        return Ok(Some("`secrets` cannot be given by this version, so the definition does not run".into()));
-    }
+fn unmet(keys: &Keys<'_>, runtime: Option<Runtime>) -> Option<String> {
     let is_closed = matches!(runtime, Some(Runtime::Container | Runtime::Wasm));
     if keys.object.get("network") == Some(&Value::Bool(false)) && !is_closed {
         let message = "`network: false` cannot be enforced by this version, so the definition does not run";
-        return Ok(Some(message.into()));
+        return Some(message.into());
     }
-    Ok(None)
+    None
 }
 
 /// Typed access to the keys of one object, with the place in every error.
@@ -661,7 +663,6 @@ mod tests {
     #[test]
     fn what_cannot_be_kept_is_said() {
         assert!(parse(json!({"limits": {"memory_mb": 5}})).expect("valid").unmet.is_none());
-        assert!(parse(json!({"secrets": ["token"]})).expect("valid").unmet.is_some());
         assert!(parse(json!({"network": false})).expect("valid").unmet.is_some());
         assert!(parse(json!({"network": false, "runtime": "wasm"})).expect("valid").unmet.is_none());
         assert!(parse(json!({"limits": {"timeout_ms": 5}})).expect("valid").unmet.is_none());

@@ -37,7 +37,7 @@ impl Lab {
         };
         let path = std::env::var("PATH").expect("a PATH");
         let folder = self.folder.path().canonicalize().expect("there").join("data");
-        let mut made = Environments::new(&settings, folder, &path);
+        let mut made = Environments::new(&settings, folder, &path, &["PIP_SECRET".to_owned()].into());
         Arc::get_mut(&mut made.shared).expect("not shared yet").again = again;
         made
     }
