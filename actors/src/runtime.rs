@@ -92,6 +92,7 @@ impl Context {
         let path = std::env::var("PATH").unwrap_or_else(|_| "/usr/local/bin:/usr/bin:/bin".into());
         let limits = settings.limits.clone();
         let secrets = Secrets::new(&settings.secrets)?;
+        secrets.guard();
         let egress = Egress::new(settings.egress.allow.clone())?;
         Ok(Self {
             artifacts: Artifacts::open(

@@ -63,6 +63,17 @@ impl Secrets {
         Ok(Self { sources, hidden })
     }
 
+    /// Keeps programs of this process's own user from reading its environment and its memory (prctl(2),
+    /// PR_SET_DUMPABLE), where there are secrets at all. Root reads them in any case.
+    pub fn guard(&self) {
+        if self.sources.is_empty() {
+            return;
+        }
+        if let Err(error) = nix::sys::prctl::set_dumpable(false) {
+            tracing::warn!(%error, "programs of the same user can read the environment of this service");
+        }
+    }
+
     /// The variables of the service's environment that nothing that it starts may get.
     pub fn hidden(&self) -> &BTreeSet<String> {
         &self.hidden

@@ -54,6 +54,7 @@ mod register;
 mod rest;
 mod retries;
 mod schemas;
+mod secrets;
 mod seed;
 mod session;
 mod soak;

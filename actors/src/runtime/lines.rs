@@ -106,6 +106,7 @@ impl<'a> Lines<'a> {
         let mut bytes: Vec<u8> = self.tail.iter().copied().collect();
         if let Some(secrets) = &self.secrets {
             bytes.extend(secrets.stream.peek());
+            bytes.drain(..bytes.len().saturating_sub(TAIL));
         }
         String::from_utf8_lossy(&bytes).trim().to_owned()
     }

@@ -12,8 +12,8 @@ use crate::json;
 /// The shortest line that is looked for: anything shorter stands in too many texts by chance.
 const MIN_BYTES: usize = 4;
 
-/// Of what is longer only the forms are looked for that programs write most, since each takes room.
-const MAX_FULL: usize = 4 * 1024;
+/// Of what is longer only the forms are looked for that programs write most, since each takes room and time.
+const MAX_FULL: usize = 1_024;
 
 /// The lengths at which programs break lines of base64 (RFC 2045, RFC 7468), and the shortest such line that is looked for.
 const WRAPPED: [usize; 2] = [76, 64];
@@ -69,6 +69,9 @@ fn in_json(text: &str) -> Vec<String> {
         quoted[1..quoted.len() - 1].to_owned()
     };
     let plain = inside(text);
+    if text.len() > MAX_FULL {
+        return vec![ascii(&plain, |_| false), plain];
+    }
     let mut forms =
         vec![plain.replace('/', "\\/"), ascii(&plain, |_| false), ascii(&plain, |c| "<>&".contains(c))];
     forms.push(inside(&forms[1]));
@@ -107,10 +110,14 @@ fn in_base64(value: &str, forms: &mut BTreeSet<String>) {
                 forms.insert(shifted[first..end].to_owned());
             }
         }
-        for length in WRAPPED.into_iter().filter(|length| padded.len() > *length) {
-            let lines =
-                padded.as_bytes().chunks(length).map(|line| String::from_utf8_lossy(line).into_owned());
-            forms.extend(lines.filter(|line| line.len() >= MIN_WRAPPED));
+        // The last line as it stands alone, and where something follows the value.
+        let certain = &whole[..8 * value.len() / 6];
+        for length in WRAPPED {
+            for text in [&padded, certain].into_iter().filter(|text| text.len() > length) {
+                let lines =
+                    text.as_bytes().chunks(length).map(|line| String::from_utf8_lossy(line).into_owned());
+                forms.extend(lines.filter(|line| line.len() >= MIN_WRAPPED));
+            }
         }
         forms.extend([whole, padded]);
     }

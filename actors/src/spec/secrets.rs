@@ -148,7 +148,7 @@ pub fn is_name(text: &str) -> bool {
         && text.len() <= 128
 }
 
-/// The text with the values in their places; [`parse`] has seen to it that they are well written.
+/// The text with the values in their places; registration has seen to it that they are well written.
 pub fn filled<'v>(text: &str, value: impl Fn(&str) -> &'v str) -> String {
     let pieces = pieces(text).unwrap_or_else(|| vec![Piece::Text(text)]);
     let filled = pieces.into_iter().map(|piece| match piece {
