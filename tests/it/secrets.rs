@@ -13,12 +13,9 @@ use crate::program::{Gate, function, lines, put_source, python, shell, shell_wit
 use crate::server::{Answer, Server};
 use crate::service::{Launch, PATIENCE, Service, eventually};
 use crate::socket::Talk;
+use crate::wasm::guests;
 
 mod needles;
-
-#[allow(dead_code, reason = "the guests of the unit tests, of which some are run here")]
-#[path = "../../actors/src/runtime/wasm/tests/guests.rs"]
-mod guests;
 
 use needles::Needles;
 
