@@ -173,6 +173,12 @@ pub fn in_force(file: Option<&Path>) -> Result<(Config, String), ConfigError> {
             }
         }
     }
+    let secrets = table.get_mut("secrets").and_then(toml::Value::as_table_mut);
+    for (_, secret) in secrets.into_iter().flatten() {
+        if let Some(command) = secret.get_mut("command") {
+            *command = "(not shown)".into();
+        }
+    }
     let shown = toml::to_string(&table);
     let shown = shown.map_err(|error| ConfigError(format!("the configuration cannot be shown: {error}")))?;
     Ok((config, shown))
@@ -242,6 +248,9 @@ impl Config {
             return Err(ConfigError(
                 "of `tls.certificate` and `tls.key` one is set and the other is not".into(),
             ));
+        }
+        for (name, secret) in &self.engine.secrets {
+            secret.users().map_err(|problem| ConfigError(format!("secrets.{name} {problem}")))?;
         }
         let mut names = BTreeSet::new();
         for source in &self.engine.sources {

@@ -18,6 +18,7 @@ use crate::compiled::Compiled;
 use crate::error::{Error, Result};
 use crate::json::{self, RawObject};
 use crate::log::{Kept, LogRing};
+use crate::secrets::Granted;
 use crate::settings::Level;
 
 mod snapshot;
@@ -346,7 +347,7 @@ pub fn trace_context(text: &str) -> Option<String> {
 pub struct Key(pub Arc<str>);
 
 /// An execution on its way: all that an executor needs.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Job {
     /// The name that the client was given.
     pub uuid: Uuid,
@@ -369,7 +370,9 @@ pub struct Job {
     /// Where its log lines go while it runs, when somebody listens.
     pub log: Option<Arc<LogRing>>,
     /// The end of its log.
-    pub kept: Kept,
+    pub kept: Arc<Kept>,
+    /// What its definition asks for by name; there while it runs only.
+    pub(crate) secrets: Granted,
 }
 
 impl Job {
@@ -422,7 +425,8 @@ impl Job {
             max_open: None,
             traceparent: None,
             log: None,
-            kept: Kept::default(),
+            kept: Arc::default(),
+            secrets: Granted::default(),
         })
     }
 }

@@ -49,6 +49,7 @@ pub mod registry;
 mod root;
 mod runtime;
 mod schema;
+mod secrets;
 pub mod session;
 pub mod sessions;
 pub mod settings;

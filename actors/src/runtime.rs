@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::artifacts::{Artifacts, Lease, Pin, Problem};
 use crate::egress::Egress;
 use crate::execution::{Job, Outcome, Runtime};
+use crate::secrets::Secrets;
 use crate::settings::{Level, LimitSettings, Settings};
 
 mod api;
@@ -58,6 +59,8 @@ pub struct Context {
     sandbox: Arc<Sandbox>,
     /// The way out.
     pub egress: Egress,
+    /// What executions are given by name.
+    pub secrets: Secrets,
     containers: container::Engine,
     python: Python,
     wasm: wasm::Engine,
@@ -93,11 +96,13 @@ impl Context {
             .map_err(|error| format!("the folder {place} cannot be made: {error}"))?;
         let path = std::env::var("PATH").unwrap_or_else(|_| "/usr/local/bin:/usr/bin:/bin".into());
         let limits = settings.limits.clone();
+        let secrets = Secrets::new(&settings.secrets)?;
+        secrets.guard();
         let egress = Egress::new(settings.egress.allow.clone())?;
         let artifact_folder = data.join("artifacts");
         let artifacts =
             Artifacts::open(&settings.artifacts, artifact_folder.clone(), roots.clone(), egress.clone())?;
-        let python = Python::new(&settings.python, data.join("python"), &path)
+        let python = Python::new(&settings.python, data.join("python"), &path, secrets.hidden())
             .map_err(|error| format!("the folder for Python cannot be made: {error}"))?;
         let mut kept = Vec::new();
         for folder in [artifact_folder, data.join("python")] {
@@ -115,6 +120,7 @@ impl Context {
             launcher: LauncherCommand { program: launcher, sandbox: sandbox.clone(), is_sandboxed: true },
             sandbox,
             egress,
+            secrets,
             readiness: readiness::Cache::default(),
             limits,
             run_folder: run.canonicalize().map_err(|error| format!("the folder {place} is gone: {error}"))?,
@@ -224,16 +230,38 @@ pub async fn run(
 ) -> Outcome {
     let bounds = Bounds::of(job, &context.limits);
     let mut stop = Stop::new(bounds.timeout, cancelled);
+    if job.definition.spec.secrets.is_empty() {
+        return ended(worker, job, attempt, context, bounds, &mut stop).await;
+    }
+    match stop.or(context.secrets.grant(&job.definition)).await {
+        Ok(secrets) => {
+            // A job of this run's own: what waits or has ended holds no secret.
+            let job = Job { secrets, ..job.clone() };
+            job.secrets.redacted(ended(worker, &job, attempt, context, bounds, &mut stop).await)
+        }
+        Err(outcome) => outcome,
+    }
+}
+
+/// How it ends, in the words of whatever ran.
+async fn ended(
+    worker: &mut Worker,
+    job: &Job,
+    attempt: u32,
+    context: &Context,
+    bounds: Bounds,
+    stop: &mut Stop,
+) -> Outcome {
     let produced = match worker {
-        Worker::Program(warm) => process::run(warm, job, context, bounds, &mut stop).await,
-        Worker::Python(warm) => warm.run(job, attempt, context, bounds, &mut stop).await,
+        Worker::Program(warm) => process::run(warm, job, context, bounds, stop).await,
+        Worker::Python(warm) => warm.run(job, attempt, context, bounds, stop).await,
         Worker::Container(warm) => {
             let lines = Lines::of(job, context);
             let containers = &context.containers;
-            Box::pin(container::run(warm, job, attempt, containers, lines, bounds, &mut stop)).await
+            Box::pin(container::run(warm, job, attempt, containers, lines, bounds, stop)).await
         }
-        Worker::Wasm(warm) => run_wasm(warm, job, context, bounds, &mut stop).await,
-        Worker::Mcp(warm) => Box::pin(warm.run(job, context, bounds, &mut stop)).await,
+        Worker::Wasm(warm) => run_wasm(warm, job, context, bounds, stop).await,
+        Worker::Mcp(warm) => Box::pin(warm.run(job, context, bounds, stop)).await,
         Worker::None if job.runtime == Runtime::Http => {
             stop.or(api::http(job, &context.egress, bounds)).await
         }

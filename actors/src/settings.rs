@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::access::Ids;
 use crate::definition::Kind;
 pub use crate::egress::Allowed;
 use crate::execution::Runtime;
@@ -39,6 +40,8 @@ pub struct Settings {
     pub python: PythonSettings,
     /// WebAssembly.
     pub wasm: WasmSettings,
+    /// What executions are given by name.
+    pub secrets: BTreeMap<String, SecretSettings>,
     /// Who may come in.
     pub auth: AuthSettings,
     /// Who did what.
@@ -53,6 +56,30 @@ pub struct AuditSettings {
     pub enabled: bool,
     /// How many days an entry is kept; 0 is for ever.
     pub keep_days: u64,
+}
+
+/// One of `[secrets]`: where its value is, in one of three places, and who may have it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecretSettings {
+    /// A variable of the service's environment.
+    #[serde(default)]
+    pub env: Option<String>,
+    /// A file, read for each execution.
+    #[serde(default)]
+    pub file: Option<PathBuf>,
+    /// A program and its arguments; what it prints is the value.
+    #[serde(default)]
+    pub command: Vec<String>,
+    /// The ids of the definitions that may have it, as patterns; none unless told.
+    #[serde(default)]
+    pub definitions: Vec<String>,
+    /// Whether white space around the value is left out.
+    #[serde(default = "SecretSettings::trims")]
+    pub trim: bool,
+    /// How long what a command printed is good, in milliseconds.
+    #[serde(default = "SecretSettings::default_cache_ms")]
+    pub cache_ms: u64,
 }
 
 /// `[auth]`.
@@ -368,6 +395,34 @@ impl Settings {
     /// Whether executions are recorded: what is in memory cannot outlive the process.
     pub fn is_journalled(&self) -> bool {
         self.journal.durability == Durability::Journal && self.store.url != "mem://"
+    }
+}
+
+impl SecretSettings {
+    fn trims() -> bool {
+        true
+    }
+
+    fn default_cache_ms() -> u64 {
+        60_000
+    }
+
+    /// Which definitions may have it; none where it is for nobody.
+    ///
+    /// # Errors
+    /// What is wrong with it, to read on after its name.
+    pub fn users(&self) -> Result<Option<Ids>, String> {
+        let places = [self.env.is_some(), self.file.is_some(), !self.command.is_empty()];
+        if places.into_iter().filter(|is_there| *is_there).count() != 1 {
+            return Err("has not one of `env`, `file` and `command`".into());
+        }
+        if self.definitions.is_empty() {
+            return Ok(None);
+        }
+        let users = Ids::matching(&self.definitions);
+        users
+            .map(Some)
+            .map_err(|_| "has `definitions` that are no patterns: 1 to 16, of 1 to 128 bytes each".into())
     }
 }
 

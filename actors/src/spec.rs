@@ -14,6 +14,7 @@ use crate::schema::Schema;
 use crate::template::Template;
 
 mod parameters;
+pub mod secrets;
 
 pub use parameters::{BODY, Parameter, Piece, Position, Style, filled, is_reserved_header, pieces};
 
@@ -46,6 +47,8 @@ pub struct Spec {
     pub max_concurrency: Option<usize>,
     /// What a caller is told of a definition that should not be used any more.
     pub deprecated: Option<Arc<str>>,
+    /// By the variable or place that gets its value, the name of each secret in the configuration.
+    pub secrets: BTreeMap<String, String>,
     /// A key that asks for something this version cannot keep, and so refuses to run without.
     pub unmet: Option<String>,
 }
@@ -226,7 +229,8 @@ impl Spec {
             runtime,
             grants: Grants::parse(&keys, &container.network)?,
             deprecated: deprecated(&keys)?,
-            unmet: unmet(&keys, runtime)?,
+            secrets: secrets::parse(&keys, runtime, &program, &api)?,
+            unmet: unmet(&keys, runtime),
             container,
             input,
             output,
@@ -258,6 +262,7 @@ impl Spec {
             idempotent: false,
             max_concurrency: None,
             deprecated: None,
+            secrets: BTreeMap::new(),
             unmet: Some(format!("its metadata cannot be run by this version: {error}")),
         }
     }
@@ -501,17 +506,14 @@ fn deprecated(keys: &Keys<'_>) -> Result<Option<Arc<str>>> {
 }
 
 /// Promises that nothing here keeps are not made: such a definition registers, and says why it does not run.
-fn unmet(keys: &Keys<'_>, runtime: Option<Runtime>) -> Result<Option<String>> {
-    if !keys.texts("secrets")?.is_empty() {
-        return Ok(Some("`secrets` cannot be given by this version, so the definition does not run".into()));
-    }
+fn unmet(keys: &Keys<'_>, runtime: Option<Runtime>) -> Option<String> {
     let is_elsewhere = matches!(runtime, Some(Runtime::Http | Runtime::Websocket | Runtime::Mcp));
     if keys.object.get("network") == Some(&Value::Bool(false)) && is_elsewhere {
         let message =
             "`network: false` cannot be kept by a runtime that calls others, so the definition does not run";
-        return Ok(Some(message.into()));
+        return Some(message.into());
     }
-    Ok(None)
+    None
 }
 
 /// Typed access to the keys of one object, with the place in every error.
@@ -666,7 +668,6 @@ mod tests {
     #[test]
     fn what_cannot_be_kept_is_said() {
         assert!(parse(json!({"limits": {"memory_mb": 5}})).expect("valid").unmet.is_none());
-        assert!(parse(json!({"secrets": ["token"]})).expect("valid").unmet.is_some());
         assert!(parse(json!({"network": false, "runtime": "mcp"})).expect("valid").unmet.is_some());
         assert_eq!(parse(json!({"network": false})).expect("valid").program.network, Some(false));
         assert_eq!(parse(json!({})).expect("valid").program.network, None);

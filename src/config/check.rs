@@ -45,6 +45,7 @@ impl Check<'_> {
                 let mut entries = entries.iter().enumerate();
                 entries.try_for_each(|(index, entry)| self.value(&format!("{path}[{index}]"), entry, &like))
             }
+            (Value::Table(given), Value::Table(_)) if path == "secrets" => self.secrets(given),
             (Value::Table(given), Value::Table(open)) if open.is_empty() => self.headers(path, given),
             (Value::Table(given), Value::Table(known)) => {
                 self.table(path, given, known)?;
@@ -82,6 +83,20 @@ impl Check<'_> {
         }
     }
 
+    /// Each has a name of its own, which a definition can name.
+    fn secrets(&self, given: &Table) -> Result<(), ConfigError> {
+        let like = secret_entry().into();
+        given.iter().try_for_each(|(name, value)| {
+            if !actors::spec::secrets::is_name(name) {
+                let place = self.place;
+                return Err(ConfigError(format!(
+                    "secrets in {place}: {name:?} is no name of a letter, then letters, digits and `_`"
+                )));
+            }
+            self.value(&join("secrets", name), value, &like)
+        })
+    }
+
     fn headers(&self, path: &str, given: &Table) -> Result<(), ConfigError> {
         given.iter().try_for_each(|(name, value)| {
             let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
@@ -98,10 +113,16 @@ impl Check<'_> {
     fn wrong(&self, path: &str, value: &Value, like: &Value) -> ConfigError {
         let place = self.place;
         let expected = expected(path, like);
-        // What is said of a source may be a secret: a header, a token in an address.
+        // What is said of a source may be a secret: a header, a token in an address. What is written in the place of a
+        // secret may be one.
         let shown = match value {
+            Value::Integer(_) | Value::Float(_) if path.starts_with("secrets") => {
+                format!("({}, not shown)", value.type_str())
+            }
             Value::Integer(_) | Value::Float(_) | Value::Boolean(_) => value.to_string(),
-            _ if path.starts_with("sources") => format!("({}, not shown)", value.type_str()),
+            _ if path.starts_with("sources") || path.starts_with("secrets") => {
+                format!("({}, not shown)", value.type_str())
+            }
             _ => shortened(&value.to_string()),
         };
         ConfigError(format!("{path} = {shown} in {place}: expected {expected}"))
@@ -177,6 +198,18 @@ fn source_entry() -> Table {
     }
 }
 
+/// The keys of one of `[secrets]`.
+fn secret_entry() -> Table {
+    toml::toml! {
+        env = ""
+        file = ""
+        command = []
+        definitions = []
+        trim = true
+        cache_ms = 0
+    }
+}
+
 /// The keys of one of `[[auth.issuers]]`.
 fn issuer_entry() -> Table {
     toml::toml! {
@@ -230,6 +263,7 @@ fn range(path: &str) -> RangeInclusive<i64> {
         ("audit", "keep_days") => 0..=36_500,
         ("journal", "keep_count") => 1..=100_000_000,
         ("journal", "keep_output_mb") => 1..=100_000_000,
+        (section, "cache_ms") if section.starts_with("secrets.") => 0..=DAY,
         (_, "min") => 0..=1_024,
         (_, "max") => 1..=1_024,
         ("wasm", "max_instances") => 1..=10_000,
@@ -302,6 +336,17 @@ fn string(path: &str) -> (&'static str, fn(&str) -> bool) {
             "a string such as \"https://registry.example.org/tool/{id}\", with {id} behind the host",
             is_template,
         ),
+        text if text.starts_with("secrets.") && text.ends_with(".env") => {
+            ("the name of an environment variable besides PATH and HOME, which programs get", |text| {
+                actors::spec::secrets::is_name(text) && !["PATH", "HOME"].contains(&text)
+            })
+        }
+        text if text.starts_with("secrets.") && text.ends_with(".file") => {
+            ("a file such as \"/run/secrets/token\"", |text| !text.is_empty())
+        }
+        text if text.starts_with("secrets.") && text.ends_with(".definitions") => {
+            ("an id or a pattern such as \"deploy-*\"", |text| (1..=128).contains(&text.len()))
+        }
         "sources.openapi" | "sources.base_url" | "sources.mcp_url" => {
             ("an address such as \"https://api.example.org/openapi.json\"", is_http)
         }
@@ -566,6 +611,52 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_secret_is_checked_and_what_stands_in_its_place_is_not_shown() {
+        for (entry, part) in [
+            (
+                "a = { evn = 'X' }",
+                "unknown key `secrets.a.evn` in executor.toml; did you mean `secrets.a.env`?",
+            ),
+            ("a = {}", "secrets.a has not one of `env`, `file` and `command`"),
+            ("a = { env = 'X', file = '/x' }", "secrets.a has not one of"),
+            ("a = { env = '' }", "secrets.a.env = (string, not shown)"),
+            ("a = { env = 'PATH' }", "the name of an environment variable"),
+            ("a = { file = '' }", "a file such as"),
+            ("a = { command = 'pass show x' }", "secrets.a.command = (string, not shown)"),
+            ("a = { env = 'X', definitions = [''] }", "secrets.a.definitions[0]"),
+            ("a = { env = 'X', definitions = 'x' }", "a list, each entry an id or a pattern"),
+            ("a = { env = 'X', cache_ms = -1 }", "a whole number from 0 to 86400000"),
+            ("a = { env = 'X', trim = 'no' }", "true or false"),
+            ("'a b' = { env = 'X' }", "\"a b\" is no name"),
+        ] {
+            let refusal = refusal(&format!("[secrets]\n{entry}"));
+            assert!(refusal.contains(part), "{entry}: {refusal}");
+        }
+        for entry in [
+            "a = 'SECRET'",
+            "a = { env = ['SECRET'] }",
+            "a = 51515151",
+            "a = { file = 51515151 }",
+            "a = { command = [1] }",
+        ] {
+            let refusal = refusal(&format!("[secrets]\n{entry}"));
+            assert!(!refusal.contains("SECRET") && !refusal.contains("5151"), "{refusal}");
+        }
+        let good = "a = { env = 'X' }\nb = { file = '/x', trim = false, definitions = ['a', 'b-*'] }\n\
+                    c = { command = ['pass', 'show', 'x'], cache_ms = 0 }";
+        let secrets = with(&format!("[secrets]\n{good}"), &[]).expect("valid").engine.secrets;
+        assert!(secrets["a"].trim && secrets["a"].definitions.is_empty() && secrets["a"].cache_ms == 60_000);
+        assert!(!secrets["b"].trim && secrets["c"].cache_ms == 0);
+        assert!(
+            with("", &[("ORG_EXECUTOR__SECRETS__TOKEN__ENV", "X")])
+                .expect("valid")
+                .engine
+                .secrets
+                .contains_key("token")
+        );
     }
 
     #[test]

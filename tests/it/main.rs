@@ -56,6 +56,7 @@ mod rest;
 mod retries;
 mod sandbox;
 mod schemas;
+mod secrets;
 mod seed;
 mod session;
 mod soak;

@@ -10,7 +10,7 @@ use crate::socket::{Socket, is_final};
 
 #[path = "../../actors/src/runtime/wasm/tests/guests.rs"]
 #[allow(dead_code, reason = "the tests of the engine run the other ones")]
-mod guests;
+pub mod guests;
 
 use guests::{command, function};
 

@@ -11,7 +11,7 @@ use crate::effects::Panicked;
 use crate::error::{Error, Result};
 use crate::execution::{Input, Job, Outcome};
 use crate::journal::{self, OpenExecution, Recovered};
-use crate::log::Kept;
+use crate::secrets::Granted;
 
 /// How soon the journal is asked again when it could not answer.
 const AGAIN: Duration = Duration::from_millis(250);
@@ -73,7 +73,8 @@ impl State {
             max_open: None,
             traceparent: execution.traceparent,
             log: None,
-            kept: Kept::default(),
+            kept: Arc::default(),
+            secrets: Granted::default(),
         });
         let (uuid, attempts) = (job.uuid, execution.begun.attempts());
         let mut open = Open::new(job.clone(), execution.number, execution.accepted_ms);

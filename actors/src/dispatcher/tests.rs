@@ -10,7 +10,7 @@ use crate::audit::{Origin, Trail};
 use crate::compiled::{Compiled, Revision};
 use crate::definition::{Definition, Kind};
 use crate::execution::{Client, Input, Options};
-use crate::log::Kept;
+use crate::secrets::Granted;
 
 /// How many random sequences there are, and how many events each has.
 const SEQUENCES: u64 = 100_000;
@@ -114,7 +114,8 @@ impl World {
             max_open: None,
             traceparent: None,
             log: None,
-            kept: Kept::default(),
+            kept: Arc::default(),
+            secrets: Granted::default(),
         })
     }
 }

@@ -1,5 +1,7 @@
 //! Functions behind an API: one HTTP request, or one message to a WebSocket service and one back.
 
+use std::collections::BTreeMap;
+
 use futures_util::{SinkExt, StreamExt};
 use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use reqwest::{Method, Response, Url};
@@ -69,7 +71,7 @@ async fn send(job: &Job, egress: &Egress) -> Result<Response, Outcome> {
         None => whole(job, &method)?,
     };
     let mut headers = parts.headers;
-    for (name, value) in &spec.headers {
+    for (name, value) in &*job.secrets.headers(&spec.headers)? {
         let (name, value) = header(name, value)?;
         headers.append(name, value);
     }
@@ -91,7 +93,8 @@ async fn send(job: &Job, egress: &Egress) -> Result<Response, Outcome> {
 
 fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), Outcome> {
     let wrong = || unreachable(&format!("the header {name:?} is not valid"));
-    let value = HeaderValue::from_str(value).map_err(|_| wrong())?;
+    let mut value = HeaderValue::from_str(value).map_err(|_| wrong())?;
+    value.set_sensitive(true);
     Ok((HeaderName::from_bytes(name.as_bytes()).map_err(|_| wrong())?, value))
 }
 
@@ -140,7 +143,7 @@ pub async fn websocket(job: &Job, egress: &Egress, bounds: Bounds) -> Result<Pro
     let exchange = async {
         let spec = &job.definition.spec.api;
         let url = parsed(spec)?;
-        let request = handshake(spec, &url)?;
+        let request = handshake(&*job.secrets.headers(&spec.headers)?, &url)?;
         let config = WebSocketConfig::default()
             .read_buffer_size(4 * 1024)
             .write_buffer_size(4 * 1024)
@@ -181,11 +184,14 @@ pub async fn websocket(job: &Job, egress: &Egress, bounds: Bounds) -> Result<Pro
         .unwrap_or_else(|_| Err(Outcome::timed_out(bounds.timeout)))
 }
 
-fn handshake(spec: &ApiSpec, url: &Url) -> Result<tungstenite::handshake::client::Request, Outcome> {
+fn handshake(
+    headers: &BTreeMap<String, String>,
+    url: &Url,
+) -> Result<tungstenite::handshake::client::Request, Outcome> {
     cryptography::provider();
     // As it was checked: the other parser is not to find another host in it.
     let mut request = url.as_str().into_client_request().map_err(|error| unreachable(&error.to_string()))?;
-    for (name, value) in &spec.headers {
+    for (name, value) in headers {
         if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value))
         {
             request.headers_mut().insert(name, value);

@@ -90,10 +90,11 @@ impl Order {
         let ours = [("ORG_EXECUTION", job.uuid.to_string()), ("ORG_DEFINITION", job.definition.id.clone())];
         let trace = job.traceparent.iter().map(|context| ("TRACEPARENT", context.clone()));
         let ours = ours.into_iter().chain(trace).map(|(name, value)| (name.to_owned(), value));
+        let secrets = job.secrets.variables().map(|(name, value)| (name.to_owned(), value.to_owned()));
         let order = Self {
             command: spec.container.command.iter().map(|part| part.render(&input)).collect(),
             args: spec.program.args.iter().map(|part| part.render(&input)).collect(),
-            env: own.filter(|(name, _)| !is_ours(name)).chain(ours).collect(),
+            env: own.filter(|(name, _)| !is_ours(name)).chain(secrets).chain(ours).collect(),
             stdin: (spec.program.stdin != Stdin::None).then(|| process::stdin_text(job)),
         };
         let values = order.env.iter().map(|(_, value)| value);

@@ -492,10 +492,11 @@ pub fn exceeded(exceeded: Exceeded, bounds: &Bounds) -> Outcome {
     }
 }
 
-/// The environment of a run: what the definition says, and after it what it must not hide.
+/// The environment of a run: what the definition says, its secrets, and after them what they must not hide.
 pub fn environment<'a>(job: &'a Job, path: &'a str, uuid: &'a str) -> BTreeMap<&'a str, &'a str> {
     let own = job.definition.spec.program.env.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let mut env: BTreeMap<&str, &str> = [("PATH", path)].into_iter().chain(own).collect();
+    env.extend(job.secrets.variables());
     env.insert("ORG_EXECUTION", uuid);
     env.insert("ORG_DEFINITION", &job.definition.id);
     if let Some(context) = &job.traceparent {

@@ -29,6 +29,7 @@ use crate::egress::{Failure, Reach};
 use crate::execution::{EGRESS_DENIED, Job, Outcome};
 use crate::log::LogRing;
 use crate::mcp::{Bound, Connection, Ears, Way, in_words};
+use crate::secrets::Granted;
 
 mod answer;
 mod attended;
@@ -62,8 +63,8 @@ struct Link {
 /// What tells one server from another.
 #[derive(Debug, PartialEq, Eq)]
 enum Server {
-    Http { url: String, headers: BTreeMap<String, String> },
-    Program { path: PathBuf, args: Vec<String>, env: BTreeMap<String, String> },
+    Http { url: String, headers: BTreeMap<String, String>, secrets: Granted },
+    Program { path: PathBuf, args: Vec<String>, env: BTreeMap<String, String>, secrets: Granted },
 }
 
 /// Why a call has no result.
@@ -165,7 +166,7 @@ impl Warm {
         stop: &mut Stop,
         lines: &mut Lines<'_>,
     ) -> Result<Link, Outcome> {
-        let Server::Program { path, args, env } = &server else {
+        let Server::Program { path, args, env, secrets } = &server else {
             return Err(not_started("it is no program"));
         };
         let folder = match self.folder.take() {
@@ -176,7 +177,11 @@ impl Warm {
         let program = launched::Program {
             path,
             args: args.clone(),
-            env: env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect(),
+            env: env
+                .iter()
+                .map(|(name, value)| (name.as_str(), value.as_str()))
+                .chain(secrets.variables())
+                .collect(),
             folder,
             shown: Vec::new(),
             network: true,
@@ -252,8 +257,9 @@ impl Server {
     fn of(job: &Job, context: &Context) -> Result<Self, Outcome> {
         let failed = |problem: String| Outcome::failed("not_startable", problem);
         let spec = &job.definition.spec;
+        let secrets = job.secrets.clone();
         if let Some(url) = &spec.api.url {
-            return Ok(Self::Http { url: url.clone(), headers: spec.api.headers.clone() });
+            return Ok(Self::Http { url: url.clone(), headers: spec.api.headers.clone(), secrets });
         }
         let entrypoint = spec.program.entrypoint.as_ref().ok_or_else(|| {
             failed("the definition names no MCP server: it has neither `url` nor `entrypoint`".into())
@@ -265,13 +271,14 @@ impl Server {
         let mut env: BTreeMap<String, String> = [("PATH".to_owned(), context.path.clone())].into();
         env.extend(std::env::var("HOME").ok().map(|home| ("HOME".to_owned(), home)));
         env.extend(spec.program.env.clone());
-        Ok(Self::Program { path, args, env })
+        Ok(Self::Program { path, args, env, secrets })
     }
 }
 
 /// Connects to a server over HTTP.
 async fn reach(server: Server, ears: Ears, context: &Context, stop: &mut Stop) -> Result<Link, Outcome> {
-    let Server::Http { url, headers } = &server else { return Err(unreachable("it has no url")) };
+    let Server::Http { url, headers, secrets } = &server else { return Err(unreachable("it has no url")) };
+    let headers = &*secrets.headers(headers)?;
     let address = Url::parse(url).map_err(|error| unreachable(&format!("its url is not valid: {error}")))?;
     let connecting = async {
         context.egress.admit(&address, Reach::Listed).await.map_err(|failure| match failure {

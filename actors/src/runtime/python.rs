@@ -4,6 +4,7 @@
 //! log. The interpreter is started, watched and ended through a launcher; between runs all that a handler started
 //! is ended, and its working folder is emptied. `python/worker.py` is the other side.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::time::Duration;
@@ -26,6 +27,7 @@ use crate::definition::Kind;
 use crate::execution::{Job, Outcome};
 use crate::json;
 use crate::launcher::protocol::Exit;
+use crate::secrets::Granted;
 use crate::settings::PythonSettings;
 
 pub mod environment;
@@ -56,14 +58,19 @@ pub struct Python {
 }
 
 impl Python {
-    /// With this folder for the environments.
+    /// With this folder for the environments. What installs packages does not get the variables that are `hidden`.
     ///
     /// # Errors
     /// The folder cannot be written.
-    pub fn new(settings: &PythonSettings, folder: PathBuf, path: &str) -> std::io::Result<Self> {
+    pub fn new(
+        settings: &PythonSettings,
+        folder: PathBuf,
+        path: &str,
+        hidden: &BTreeSet<String>,
+    ) -> std::io::Result<Self> {
         std::fs::create_dir_all(&folder)?;
         let folder = folder.canonicalize()?;
-        let environments = Environments::new(settings, folder, path);
+        let environments = Environments::new(settings, folder, path, hidden);
         Ok(Self { environments, max_runs: settings.max_runs })
     }
 }
@@ -81,6 +88,8 @@ pub struct Warm {
 struct Interpreter {
     definition: (Kind, String),
     etag: String,
+    /// What is in its environment.
+    secrets: Granted,
     requests: pipe::Sender,
     answers: pipe::Receiver,
     log: pipe::Receiver,
@@ -145,6 +154,7 @@ impl Warm {
         let is_other = |interpreter: &Interpreter| {
             let (kind, id) = &interpreter.definition;
             interpreter.etag != job.definition.etag
+                || interpreter.secrets != job.secrets
                 || *id != job.definition.id
                 || *kind != job.definition.kind
         };
@@ -237,6 +247,7 @@ impl Warm {
         let mut interpreter = Interpreter {
             definition: (job.definition.kind, job.definition.id.clone()),
             etag: job.definition.etag.clone(),
+            secrets: job.secrets.clone(),
             requests,
             answers,
             log,

@@ -129,8 +129,7 @@ impl Attended<'_, '_> {
             self.lines.write(format!("… ({} lines before this are lost)\n", told.dropped).as_bytes());
         }
         for line in told.lines {
-            self.lines.write(line.as_bytes());
-            self.lines.write(b"\n");
+            self.lines.tell(&line);
         }
     }
 

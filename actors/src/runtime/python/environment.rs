@@ -5,7 +5,7 @@
 //! goes on when who asked for it is gone, since a run may take less long than an installation. `make` makes one
 //! and `run` runs what it takes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -75,10 +75,11 @@ struct Ready {
 type Coming = watch::Receiver<Option<Result<PathBuf, String>>>;
 
 impl Environments {
-    /// With their folders in `folder`. Programs are looked up on `path`, which they get too.
-    pub fn new(settings: &PythonSettings, folder: PathBuf, path: &str) -> Self {
+    /// With their folders in `folder`. Programs are looked up on `path`, which they get too; the variables that are `hidden`
+    /// they do not get.
+    pub fn new(settings: &PythonSettings, folder: PathBuf, path: &str, hidden: &BTreeSet<String>) -> Self {
         let shared = Shared {
-            maker: Maker::new(settings, folder.join("environments"), path),
+            maker: Maker::new(settings, folder.join("environments"), path, hidden),
             machine: OnceCell::new(),
             places: Semaphore::new(MAKINGS),
             again: AGAIN,

@@ -15,6 +15,7 @@ use crate::runtime::bounds::Bounds;
 use crate::runtime::lines::Lines;
 use crate::runtime::output::Produced;
 use crate::runtime::stop::Stop;
+use crate::secrets::Granted;
 
 /// How much of what a component says about its failure an outcome repeats.
 const MAX_REASON: usize = 2_048;
@@ -48,6 +49,7 @@ struct Key {
     pin: String,
     memory_bytes: u64,
     folders: Folders,
+    secrets: Granted,
 }
 
 impl Instance {
@@ -68,6 +70,7 @@ impl Instance {
             pin: call.pin.to_owned(),
             memory_bytes: call.bounds.memory_bytes,
             folders: call.folders.clone(),
+            secrets: call.job.secrets.clone(),
         };
         let store = Host::store(call.engine, wasi.build_p1(), &call.bounds);
         Ok(Box::new(Self { store, function: function.clone(), run: None, log, runs: 0, key }))
@@ -82,6 +85,7 @@ impl Instance {
             && key.pin == call.pin
             && key.memory_bytes == call.bounds.memory_bytes
             && key.folders == call.folders
+            && key.secrets == call.job.secrets
     }
 
     /// Answers one input. The instance comes back where it can answer another.

@@ -180,6 +180,7 @@ pub fn wasi(
     let mut env: BTreeMap<&str, &str> = BTreeMap::new();
     let spec = &job.definition.spec;
     env.extend(spec.program.env.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    env.extend(job.secrets.variables());
     let own: Vec<_> = own.into_iter().collect();
     // After the definition's own, which must not hide whose run this is.
     env.extend(own.iter().map(|(name, value)| (*name, value.as_str())));

@@ -73,7 +73,8 @@ impl Stand {
             max_open: None,
             traceparent: Some("00-trace".into()),
             log: Some(self.ring.clone()),
-            kept: crate::log::Kept::default(),
+            kept: Arc::default(),
+            secrets: crate::secrets::Granted::default(),
         }
     }
 

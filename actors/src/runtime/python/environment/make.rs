@@ -1,6 +1,7 @@
 //! Makes a virtual environment with `venv` and `pip`, in the folder that bears its hash: the paths inside are
 //! absolute, so it cannot be made elsewhere and moved. A marker, written last, tells a whole one from what was left.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
@@ -108,6 +109,8 @@ pub struct Maker {
     limit: Duration,
     folder: PathBuf,
     path: String,
+    /// Variables that hold secrets.
+    hidden: BTreeSet<String>,
 }
 
 impl Maker {
@@ -118,13 +121,14 @@ impl Maker {
     }
 
     /// With their folders in `folder`.
-    pub fn new(settings: &PythonSettings, folder: PathBuf, path: &str) -> Self {
+    pub fn new(settings: &PythonSettings, folder: PathBuf, path: &str, hidden: &BTreeSet<String>) -> Self {
         Self {
             program: settings.interpreter.clone(),
             pip_args: settings.pip_args.clone(),
             limit: Duration::from_millis(settings.install_timeout_ms),
             folder,
             path: path.to_owned(),
+            hidden: hidden.clone(),
         }
     }
 
@@ -236,11 +240,12 @@ impl Maker {
 
     /// A command that gets of this process's environment only what pip is steered by: code of strangers runs in it.
     fn command(&self, program: &Path) -> Command {
-        let passes = |name: &str| {
+        let steers = |name: &str| {
             ["HOME", "LANG", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"].contains(&name)
                 || name.starts_with("PIP_")
                 || name.to_ascii_lowercase().ends_with("_proxy")
         };
+        let passes = |name: &str| steers(name) && !self.hidden.contains(name);
         let mut command = Command::new(program);
         command
             .env_clear()

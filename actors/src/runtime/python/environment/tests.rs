@@ -37,7 +37,7 @@ impl Lab {
         };
         let path = std::env::var("PATH").expect("a PATH");
         let folder = self.folder.path().canonicalize().expect("there").join("data");
-        let mut made = Environments::new(&settings, folder, &path);
+        let mut made = Environments::new(&settings, folder, &path, &["HOME".to_owned()].into());
         Arc::get_mut(&mut made.shared).expect("not shared yet").again = again;
         made
     }
@@ -92,6 +92,14 @@ async fn gone(pid: &str) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     panic!("the process {pid} is still there");
+}
+
+#[tokio::test]
+async fn what_installs_packages_does_not_get_a_variable_that_holds_a_secret() {
+    let lab = Lab::new(Some("wheeled\n"));
+    let python = lab.python("echo \"home=$HOME path=${PATH:+there}\" >> log");
+    lab.environments(&python, AGAIN).interpreter("pin", &lab.source()).await.expect("made");
+    assert_eq!(lab.log(), "venv pip home= path=there ");
 }
 
 #[tokio::test]
