@@ -56,6 +56,7 @@ mod retries;
 mod schemas;
 mod seed;
 mod session;
+mod slow;
 mod soak;
 mod stream;
 mod swarm;
