@@ -26,6 +26,7 @@ mod body;
 mod bulk;
 mod connection;
 mod definitions;
+mod document;
 mod executions;
 mod keys;
 pub mod metrics;
@@ -36,6 +37,7 @@ mod wire;
 use bulk::Bulk;
 use connection::Port;
 use definitions::{Definitions, Functions, Queries, Tools};
+use document::Document;
 use executions::{Executions, Runs};
 use keys::Keys;
 use reply::refuse;
@@ -101,13 +103,17 @@ fn routes(config: &RestConfig, system: &System) -> impl Endpoint<Output = Respon
     let apis = (tools, functions, Executions, Keys, Status::new(system.clone()));
     let service = OpenApiService::new(apis, "Org Executor", env!("CARGO_PKG_VERSION"))
         .description("Registers, finds and runs an organisation's tools and functions.");
-    let (spec, docs) = (service.spec(), service.swagger_ui());
+    let told = service.spec();
+    let document = Document::new(&told, patience.as_secs_f64()).expect("poem tells JSON");
+    let page = service.swagger_ui_html().replace(&told, &document.text);
+    let document = Arc::new(document);
+    let (shown, known) = (document.clone(), document);
     let doors = Arc::new(Doors::new(config.bind, &config.allowed_hosts, &config.allowed_origins));
     let body_patience = Duration::from_millis(config.body_timeout_ms);
     let limit = body::Limit { bytes: config.body_bytes, patience: body_patience };
     let (measured, guarding) = (system.clone(), system.clone());
     Route::new()
-        .at("/openapi.json", get(make(move |_| std::future::ready(document(&spec)))))
+        .at("/openapi.json", get(make(move |_| std::future::ready(json(&shown.text)))))
         .at(
             "/metrics",
             get(make(move |request: Request| {
@@ -120,13 +126,22 @@ fn routes(config: &RestConfig, system: &System) -> impl Endpoint<Output = Respon
                 }
             })),
         )
-        .nest("/docs", docs)
+        .nest("/docs", Route::new().at("/", get(make(move |_| std::future::ready(html(&page))))))
         .nest("/", service)
         .catch_all_error(|error| std::future::ready(from_poem(&error)))
         .data(limit)
         .around(move |endpoint, request| {
-            let (doors, system) = (doors.clone(), guarding.clone());
-            async move { guarded(&*endpoint, request, &doors, &system).await }
+            let (doors, system, known) = (doors.clone(), guarding.clone(), known.clone());
+            async move {
+                let uri = request.uri().clone();
+                let mut response = guarded(&*endpoint, request, &doors, &system).await?;
+                if response.status() == StatusCode::METHOD_NOT_ALLOWED
+                    && let Some(methods) = known.allow(uri.path())
+                {
+                    response.headers_mut().insert(header::ALLOW, methods.clone());
+                }
+                Ok(response)
+            }
         })
 }
 
@@ -170,8 +185,12 @@ fn admitted(request: &Request, system: &System) -> Result<Acting, Error> {
     Ok(acting)
 }
 
-fn document(spec: &str) -> Response {
-    Response::builder().content_type("application/json; charset=utf-8").body(spec.to_owned())
+fn json(text: &str) -> Response {
+    Response::builder().content_type("application/json; charset=utf-8").body(text.to_owned())
+}
+
+fn html(page: &str) -> Response {
+    Response::builder().content_type("text/html; charset=utf-8").body(page.to_owned())
 }
 
 /// What poem itself refuses, in this service's envelope. It names no path and repeats no input.
