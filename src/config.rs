@@ -13,6 +13,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use ipnet::IpNet;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use toml::{Table, Value};
@@ -50,10 +51,19 @@ pub struct RestConfig {
     pub bind: SocketAddr,
     /// The largest request body, in bytes.
     pub body_bytes: usize,
+    /// How long the header of a request may take, in milliseconds.
+    pub header_timeout_ms: u64,
+    /// How long the body of a request may take, in milliseconds.
+    pub body_timeout_ms: u64,
     /// How long a connection may stay without a byte in either direction, in milliseconds.
     pub idle_timeout_ms: u64,
     /// Connections at one time.
     pub max_connections: usize,
+    /// Connections of one address at one time.
+    pub max_connections_per_address: usize,
+    /// The networks whose addresses may have any number.
+    #[serde(deserialize_with = "networks")]
+    pub unlimited_addresses: Vec<IpNet>,
     /// Names that `Host` may bear besides the loopback ones, without a port.
     pub allowed_hosts: Vec<String>,
     /// Foreign origins that may call, as `scheme://host` with a port where it is not the scheme's.
@@ -79,6 +89,11 @@ pub struct WebSocketConfig {
     pub idle_timeout_ms: u64,
     /// Connections at one time.
     pub max_connections: usize,
+    /// Connections of one address at one time.
+    pub max_connections_per_address: usize,
+    /// The networks whose addresses may have any number.
+    #[serde(deserialize_with = "networks")]
+    pub unlimited_addresses: Vec<IpNet>,
     /// Requests that may be open on one `/session` connection; further ones are not read.
     pub window: usize,
     /// Names that `Host` may bear besides the loopback ones, without a port.
@@ -301,6 +316,21 @@ fn address(text: &str) -> Option<SocketAddr> {
         Some(port) => format!("127.0.0.1:{port}").parse().ok(),
         None => text.parse().ok(),
     }
+}
+
+fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    let entries = Vec::<String>::deserialize(deserializer)?;
+    let read = |text: String| {
+        network(&text).ok_or_else(|| serde::de::Error::custom(format!("{text:?} is no network")))
+    };
+    entries.into_iter().map(read).collect()
+}
+
+/// An address alone is the network that has nothing else.
+fn network(text: &str) -> Option<IpNet> {
+    let net = text.parse::<IpNet>().or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from)).ok()?;
+    // One of IPv4 in the clothes of IPv6 is compared as what it is, and so would never match.
+    (net.addr().to_canonical() == net.addr()).then_some(net)
 }
 
 #[cfg(test)]

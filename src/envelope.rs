@@ -10,6 +10,24 @@ use serde_json::Value;
 /// When a client that was refused for load may come back, in milliseconds, where nothing better is known.
 const RETRY_AFTER_MS: u64 = 1_000;
 
+/// All codes.
+pub const CODES: [Code; 14] = [
+    Code::Invalid,
+    Code::Unauthorized,
+    Code::Forbidden,
+    Code::NotFound,
+    Code::MethodNotAllowed,
+    Code::Conflict,
+    Code::PreconditionFailed,
+    Code::TooLarge,
+    Code::UnsupportedMediaType,
+    Code::Unprocessable,
+    Code::Overloaded,
+    Code::SourceUnavailable,
+    Code::Draining,
+    Code::Unavailable,
+];
+
 /// The HTTP status of a code.
 pub fn status(code: Code) -> StatusCode {
     match code {

@@ -3,6 +3,7 @@
 //! This is the edge: it knows HTTP, WebSockets and the command line, and only sends messages to the engine.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod accept;
 mod catalog;
 mod cli;
 mod client;

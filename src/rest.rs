@@ -11,12 +11,14 @@ use actors::error::{Code, Error};
 use actors::system::{Acting, System};
 use poem::endpoint::make;
 use poem::http::{StatusCode, header};
-use poem::{Endpoint, EndpointExt, Request, Response, Route, Server, get};
+use poem::{Endpoint, EndpointExt, Request, Response, Route, get};
 use poem_openapi::OpenApiService;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
+use crate::accept::{Accept, Limits};
 use crate::config::RestConfig;
 use crate::credentials::bearer;
 use crate::doors::Doors;
@@ -25,24 +27,26 @@ mod audit;
 mod authorized;
 mod body;
 mod bulk;
+mod connection;
 mod definitions;
+mod document;
 mod executions;
 mod keys;
-mod listener;
 pub mod metrics;
 mod reply;
 mod status;
+mod wire;
 
 use audit::Audit;
 use bulk::Bulk;
+use connection::Port;
 use definitions::{Definitions, Functions, Queries, Tools};
+use document::Document;
 use executions::{Executions, Runs};
 use keys::Keys;
 use reply::refuse;
 use status::Status;
-
-/// How many requests one HTTP/2 connection may have open.
-const MAX_STREAMS: u32 = 64;
+use wire::Patience;
 
 /// How long open requests may take once the service shuts down.
 const GRACE: Duration = Duration::from_secs(10);
@@ -53,18 +57,41 @@ pub async fn serve(
     config: RestConfig,
     tls: Option<TlsAcceptor>,
     system: System,
-    mut closing: watch::Receiver<bool>,
+    closing: watch::Receiver<bool>,
 ) {
-    let idle = Duration::from_millis(config.idle_timeout_ms);
-    let acceptor = listener::Limited::new(listener, config.max_connections, idle, tls);
-    let server = Server::new_with_acceptor(acceptor).http2_max_concurrent_streams(MAX_STREAMS);
-    let closed = async move {
-        // An error means that the sender is gone, and the service with it.
-        let _ = closing.wait_for(|closing| *closing).await;
+    let limits = Limits {
+        all: config.max_connections,
+        per_address: config.max_connections_per_address,
+        unlimited: config.unlimited_addresses.clone(),
     };
-    if let Err(error) = server.run_with_graceful_shutdown(routes(&config, &system), closed, Some(GRACE)).await
-    {
-        tracing::error!(%error, "the REST port failed");
+    let patience = Patience {
+        header: Duration::from_millis(config.header_timeout_ms),
+        idle: Duration::from_millis(config.idle_timeout_ms),
+    };
+    let mut accept = Accept::new(listener, "rest", limits, tls.is_some());
+    let port = Arc::new(Port { routes: routes(&config, &system), tls, patience });
+    let (mut connections, mut closed) = (JoinSet::new(), closing.clone());
+    loop {
+        let accepted = tokio::select! {
+            _ = closed.wait_for(|closing| *closing) => break,
+            Some(_) = connections.join_next() => continue,
+            accepted = accept.next() => accepted,
+        };
+        let Ok((stream, peer, place)) = accepted else { break };
+        let (port, mut closing) = (port.clone(), closing.clone());
+        connections.spawn(async move {
+            let closing = async move {
+                // An error means that the sender is gone, and the service with it.
+                let _ = closing.wait_for(|closing| *closing).await;
+            };
+            connection::serve(stream, peer, port, closing).await;
+            drop(place);
+        });
+    }
+    drop(accept);
+    let all = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(GRACE, all).await.is_err() {
+        tracing::warn!("some requests were not answered in time");
     }
 }
 
@@ -80,12 +107,17 @@ fn routes(config: &RestConfig, system: &System) -> impl Endpoint<Output = Respon
     let apis = (tools, functions, Executions, Keys, Audit, Status::new(system.clone()));
     let service = OpenApiService::new(apis, "Org Executor", env!("CARGO_PKG_VERSION"))
         .description("Registers, finds and runs an organisation's tools and functions.");
-    let (spec, docs) = (service.spec(), service.swagger_ui());
+    let told = service.spec();
+    let document = Document::new(&told, patience.as_secs_f64()).expect("poem tells JSON");
+    let page = service.swagger_ui_html().replace(&told, &document.text);
+    let document = Arc::new(document);
+    let (shown, known) = (document.clone(), document);
     let doors = Arc::new(Doors::new(config.bind, &config.allowed_hosts, &config.allowed_origins));
-    let body_bytes = config.body_bytes;
+    let body_patience = Duration::from_millis(config.body_timeout_ms);
+    let limit = body::Limit { bytes: config.body_bytes, patience: body_patience };
     let (measured, guarding) = (system.clone(), system.clone());
     Route::new()
-        .at("/openapi.json", get(make(move |_| std::future::ready(document(&spec)))))
+        .at("/openapi.json", get(make(move |_| std::future::ready(json(&shown.text)))))
         .at(
             "/metrics",
             get(make(move |request: Request| {
@@ -100,13 +132,22 @@ fn routes(config: &RestConfig, system: &System) -> impl Endpoint<Output = Respon
                 }
             })),
         )
-        .nest("/docs", docs)
+        .nest("/docs", Route::new().at("/", get(make(move |_| std::future::ready(html(&page))))))
         .nest("/", service)
         .catch_all_error(|error| std::future::ready(from_poem(&error)))
-        .data(body::Limit(body_bytes))
+        .data(limit)
         .around(move |endpoint, request| {
-            let (doors, system) = (doors.clone(), guarding.clone());
-            async move { guarded(&*endpoint, request, &doors, &system).await }
+            let (doors, system, known) = (doors.clone(), guarding.clone(), known.clone());
+            async move {
+                let uri = request.uri().clone();
+                let mut response = guarded(&*endpoint, request, &doors, &system).await?;
+                if response.status() == StatusCode::METHOD_NOT_ALLOWED
+                    && let Some(methods) = known.allow(uri.path())
+                {
+                    response.headers_mut().insert(header::ALLOW, methods.clone());
+                }
+                Ok(response)
+            }
         })
 }
 
@@ -156,8 +197,12 @@ fn address_of(request: &Request) -> Result<IpAddr, Error> {
     address.ok_or_else(|| Error::unavailable("the client has no address"))
 }
 
-fn document(spec: &str) -> Response {
-    Response::builder().content_type("application/json; charset=utf-8").body(spec.to_owned())
+fn json(text: &str) -> Response {
+    Response::builder().content_type("application/json; charset=utf-8").body(text.to_owned())
+}
+
+fn html(page: &str) -> Response {
+    Response::builder().content_type("text/html; charset=utf-8").body(page.to_owned())
 }
 
 /// What poem itself refuses, in this service's envelope. It names no path and repeats no input.

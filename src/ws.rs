@@ -1,14 +1,14 @@
-//! The WebSocket port: accepts connections, a bounded number, and gives each a task of its own.
+//! The WebSocket port: gives each connection a task of its own.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use actors::system::System;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
+use crate::accept::{Accept, Limits};
 use crate::config::WebSocketConfig;
 use crate::doors::Doors;
 use crate::tls::Stream;
@@ -20,8 +20,8 @@ mod many;
 mod socket;
 mod wire;
 
-/// How long nothing is accepted after accepting failed.
-const PAUSE: Duration = Duration::from_millis(50);
+/// Beyond the sessions that the engine takes, so many connections are let in to be told that it is full.
+const BEYOND: usize = 64;
 
 /// What every connection needs.
 #[derive(Debug)]
@@ -44,8 +44,12 @@ pub async fn serve(
     system: System,
     closing: watch::Receiver<bool>,
 ) {
-    // Beyond the sessions that the engine takes, some connections are let in to be told that it is full.
-    let admission = Arc::new(Semaphore::new(config.max_connections + 64));
+    let limits = Limits {
+        all: config.max_connections + BEYOND,
+        per_address: config.max_connections_per_address,
+        unlimited: config.unlimited_addresses.clone(),
+    };
+    let mut accept = Accept::new(listener, "websocket", limits, tls.is_some());
     let doors = Doors::new(config.bind, &config.allowed_hosts, &config.allowed_origins);
     let edge = Arc::new(Edge { system, config, doors, closing: closing.clone() });
     let mut connections = JoinSet::new();
@@ -53,38 +57,18 @@ pub async fn serve(
     loop {
         let accepted = tokio::select! {
             _ = closed.wait_for(|closing| *closing) => break,
-            accepted = accept(&listener, &admission) => accepted,
+            Some(_) = connections.join_next() => continue,
+            accepted = accept.next() => accepted,
         };
-        while connections.try_join_next().is_some() {}
-        if let Some((stream, peer, permit)) = accepted {
-            let edge = edge.clone();
-            // Its handshake is a part of the WebSocket's, and has the same time.
-            let stream = Stream::new(stream, tls.as_ref());
-            connections.spawn(async move {
-                connection::serve(stream, peer, &edge).await;
-                drop(permit);
-            });
-        }
+        let Ok((stream, peer, place)) = accepted else { break };
+        let edge = edge.clone();
+        // Its handshake is a part of the WebSocket's, and has the same time.
+        let stream = Stream::new(stream, tls.as_ref());
+        connections.spawn(async move {
+            connection::serve(stream, peer, &edge).await;
+            drop(place);
+        });
     }
-    drop(listener);
+    drop(accept);
     while connections.join_next().await.is_some() {}
-}
-
-async fn accept(
-    listener: &TcpListener,
-    admission: &Arc<Semaphore>,
-) -> Option<(tokio::net::TcpStream, std::net::SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
-    let permit = admission.clone().acquire_owned().await.ok()?;
-    match listener.accept().await {
-        Ok((stream, peer)) => {
-            // Without it only a delay is lost.
-            let _ = stream.set_nodelay(true);
-            Some((stream, peer, permit))
-        }
-        Err(error) => {
-            tracing::warn!(%error, "a connection could not be accepted");
-            tokio::time::sleep(PAUSE).await;
-            None
-        }
-    }
 }

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use toml::{Table, Value};
 
-use super::{ConfigError, address};
+use super::{ConfigError, address, network};
 use crate::telemetry;
 
 /// A day, in milliseconds: the longest pause or timeout outside `[limits]`.
@@ -293,6 +293,11 @@ fn string(path: &str) -> (&'static str, fn(&str) -> bool) {
         "rest.allowed_origins" | "websocket.allowed_origins" => {
             ("an origin without a path, such as \"https://console.example.org\"", is_origin)
         }
+        "rest.unlimited_addresses" | "websocket.unlimited_addresses" => {
+            ("a network or an address such as \"10.0.0.0/8\" or \"127.0.0.1\"", |text| {
+                network(text).is_some()
+            })
+        }
         "store.url" => ("\"surrealkv://FOLDER\" or \"mem://\"", is_store),
         "journal.durability" => ("\"journal\" or \"memory\"", |text| ["journal", "memory"].contains(&text)),
         "log.level" => (
@@ -525,11 +530,17 @@ mod tests {
             (
                 "rest = 5",
                 "rest = 5 in executor.toml: expected a table that may have `allowed_hosts`, \
-                 `allowed_origins`, `bind`, `body_bytes`, `idle_timeout_ms`, `max_connections`",
+                 `allowed_origins`, `bind`, `body_bytes`, `body_timeout_ms`, `header_timeout_ms`, `idle_timeout_ms`, \
+                 `max_connections`, `max_connections_per_address`, `unlimited_addresses`",
             ),
             (
                 "[store]\ncache_mb = '64'",
                 "store.cache_mb = \"64\" in executor.toml: expected a whole number from 1 to 65536",
+            ),
+            (
+                "[rest]\nunlimited_addresses = ['10.0.0.0/8', '::1', '::ffff:10.0.0.0/104']",
+                "rest.unlimited_addresses[2] = \"::ffff:10.0.0.0/104\" in executor.toml: expected a network or an \
+                 address such as \"10.0.0.0/8\" or \"127.0.0.1\"",
             ),
             (
                 "[artifacts]\nroots = ['/a', 1]",

@@ -15,12 +15,20 @@ use super::reply::refuse;
 /// What a body must be declared as.
 pub const MEDIA_TYPE: &str = "the body must be declared as `Content-Type: application/json`";
 
-/// How long a body may take.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// How many bytes a body may have.
+/// How much a body may be.
 #[derive(Clone, Copy, Debug)]
-pub struct Limit(pub usize);
+pub struct Limit {
+    /// In bytes; of a body of lines, each line.
+    pub bytes: usize,
+    /// How long it may take; a body of lines, which may be endless, from one part to the next.
+    pub patience: Duration,
+}
+
+impl Limit {
+    fn too_slow(&self) -> Error {
+        Error::invalid(format!("the body took longer than {} ms", self.patience.as_millis()))
+    }
+}
 
 /// What a body of lines must be declared as.
 const LINES_MEDIA_TYPE: &str = "the body must be declared as `Content-Type: application/x-ndjson`";
@@ -72,14 +80,14 @@ impl<'a> ApiExtractor<'a> for JsonLines {
     ) -> poem::Result<Self> {
         let mut lines = || {
             declared(request, &["application/x-ndjson", "application/jsonl"], LINES_MEDIA_TYPE)?;
-            let Limit(max_bytes) = limit(request)?;
+            let limit = limit(request)?;
             let body = body.take().map_err(|_| Error::invalid("the body is missing"))?;
             let reader: Box<dyn AsyncRead + Send + Unpin> = Box::new(body.into_async_read());
             Ok(Lines {
                 reader: BufReader::with_capacity(64 << 10, reader),
                 line: Vec::new(),
                 is_long: false,
-                max_bytes,
+                limit,
             })
         };
         lines().map(Self).map_err(|error: Error| poem::Error::from_response(refuse(&error)))
@@ -93,7 +101,7 @@ pub struct Lines {
     line: Vec<u8>,
     /// It is longer than a line may be, and the rest of it is skipped.
     is_long: bool,
-    max_bytes: usize,
+    limit: Limit,
 }
 
 impl Lines {
@@ -103,13 +111,14 @@ impl Lines {
     /// The body broke off, or took too long: there are no further lines.
     pub async fn next(&mut self) -> Result<Option<Result<String, Error>>, Error> {
         loop {
-            let chunk = tokio::time::timeout(PATIENCE, self.reader.fill_buf()).await;
-            let slow = |_| Error::invalid(format!("the body took longer than {} s", PATIENCE.as_secs()));
-            let chunk = chunk.map_err(slow)?.map_err(|_| Error::invalid("the body broke off"))?;
+            let chunk = tokio::time::timeout(self.limit.patience, self.reader.fill_buf()).await;
+            let chunk = chunk
+                .map_err(|_| self.limit.too_slow())?
+                .map_err(|_| Error::invalid("the body broke off"))?;
             let end = chunk.iter().position(|byte| *byte == b'\n');
             let is_over = chunk.is_empty();
             let part = &chunk[..end.unwrap_or(chunk.len())];
-            self.is_long |= self.line.len() + part.len() > self.max_bytes;
+            self.is_long |= self.line.len() + part.len() > self.limit.bytes;
             if !self.is_long {
                 self.line.extend_from_slice(part);
             }
@@ -121,7 +130,7 @@ impl Lines {
             if end.is_some() || is_over {
                 let line = std::mem::take(&mut self.line);
                 if std::mem::take(&mut self.is_long) {
-                    let message = format!("the line is longer than {} bytes", self.max_bytes);
+                    let message = format!("the line is longer than {} bytes", self.limit.bytes);
                     return Ok(Some(Err(Error::new(Code::TooLarge, message))));
                 }
                 let text = String::from_utf8(line).map_err(|_| Error::invalid("the line is not UTF-8"));
@@ -149,7 +158,8 @@ fn limit(request: &Request) -> Result<Limit, Error> {
 
 async fn read(request: &Request, body: &mut RequestBody) -> Result<String, Error> {
     declared(request, &["application/json"], MEDIA_TYPE)?;
-    let Limit(max_bytes) = limit(request)?;
+    let limit = limit(request)?;
+    let max_bytes = limit.bytes;
     let too_large = || Error::new(Code::TooLarge, format!("the body is larger than {max_bytes} bytes"));
     let length = request
         .headers()
@@ -159,9 +169,8 @@ async fn read(request: &Request, body: &mut RequestBody) -> Result<String, Error
         return Err(too_large());
     }
     let body = body.take().map_err(|_| Error::invalid("the body is missing"))?;
-    let whole = tokio::time::timeout(PATIENCE, body.into_bytes_limit(max_bytes)).await;
-    let slow = |_| Error::invalid(format!("the body took longer than {} s", PATIENCE.as_secs()));
-    let bytes = whole.map_err(slow)?.map_err(|error| match error {
+    let whole = tokio::time::timeout(limit.patience, body.into_bytes_limit(max_bytes)).await;
+    let bytes = whole.map_err(|_| limit.too_slow())?.map_err(|error| match error {
         ReadBodyError::PayloadTooLarge => too_large(),
         _ => Error::invalid("the body broke off"),
     })?;

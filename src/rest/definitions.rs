@@ -19,9 +19,10 @@ use super::authorized::Authorized;
 use super::body::JsonText;
 use super::reply::{Reply, json_response};
 
-/// How many definitions a page has unless told, and at most.
+/// How many definitions a page has unless told.
 const DEFAULT_LIMIT: usize = 1_000;
-const MAX_LIMIT: usize = 10_000;
+/// How many it has at most.
+pub const MAX_LIMIT: usize = 10_000;
 
 /// Tools or functions.
 pub trait Registered: Send + Sync + 'static {

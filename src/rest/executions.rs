@@ -18,9 +18,10 @@ use super::body::JsonText;
 use super::definitions::Registered;
 use super::reply::{Reply, json_response};
 
-/// How many executions a page has unless told, and at most.
+/// How many executions a page has unless told.
 const DEFAULT_LIMIT: usize = 100;
-const MAX_LIMIT: usize = 1_000;
+/// How many it has at most.
+pub const MAX_LIMIT: usize = 1_000;
 
 /// Runs of tools or of functions.
 pub struct Runs<R> {

@@ -9,6 +9,8 @@ use anyhow::{Context, Result};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use poem::Response;
 
+use crate::accept;
+
 /// The upper ends of the buckets of times, in seconds.
 const SECONDS: [f64; 14] =
     [0.000_1, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 300.0];
@@ -35,6 +37,7 @@ pub fn install() -> Result<()> {
     let handle = recorder.handle();
     metrics::set_global_recorder(recorder).context("the metrics cannot be recorded")?;
     measures::describe();
+    accept::describe();
     let handle = RECORDER.get_or_init(|| handle).clone();
     tokio::spawn(async move {
         loop {

@@ -5,14 +5,17 @@ use std::time::{Duration, Instant};
 
 use actors::execution::now_ms;
 use futures_util::future::join_all;
-use reqwest::{Response, StatusCode};
+use reqwest::{Client, Response, StatusCode};
 use serde_json::{Value, json};
+use tokio_tungstenite::Connector;
 
 use crate::client::client_with_key;
 use crate::program::{Gate, function, shell, tool};
 use crate::service::{Launch, PATIENCE, Service, eventually, kind_of, request};
 use crate::socket::Socket;
+use crate::tls;
 
+mod frames;
 mod routes;
 
 /// A set of keys with one for EdDSA, and tokens that were signed with it: one of `ana` with `openid read execute` until the
@@ -29,6 +32,8 @@ const SOON_MS: u64 = 4_000;
 struct Locked {
     service: Service,
     admin: String,
+    /// What its clients trust, where it speaks TLS.
+    tls: Option<(Client, Connector)>,
 }
 
 impl Locked {
@@ -37,10 +42,23 @@ impl Locked {
     }
 
     async fn on(service: Service) -> Self {
+        Self { service, admin: String::new(), tls: None }.locked().await
+    }
+
+    /// With TLS on both ports. None, which it says, where no certificate can be made.
+    async fn with_tls() -> Option<Self> {
+        let service = tls::served().await?;
+        let trusted = (tls::trusting(&service, "one.pem"), tls::connector(&service, "one.pem"));
+        Some(Self { service, admin: String::new(), tls: Some(trusted) }.locked().await)
+    }
+
+    /// Makes the first key.
+    async fn locked(mut self) -> Self {
         let wanted = json!({ "name": "admin", "scopes": ["admin"] });
-        let (status, answer) = service.rest("POST", "/keys", &wanted.to_string()).await;
+        let (status, answer) = self.ask(None, "POST", "/keys", &wanted.to_string()).await;
         assert_eq!(status, 201, "{answer}");
-        Self { admin: answer["data"]["key"].as_str().unwrap().to_owned(), service }
+        self.admin = answer["data"]["key"].as_str().unwrap().to_owned();
+        self
     }
 
     /// Makes a key, and gives it with its id.
@@ -66,7 +84,11 @@ impl Locked {
 
     async fn send(&self, key: Option<&str>, method: &str, path: &str, body: &str) -> Response {
         let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
-        let mut request = self.service.client().request(method, self.service.url(path));
+        let (client, scheme) = match &self.tls {
+            Some((client, _)) => (client, "https"),
+            None => (self.service.client(), "http"),
+        };
+        let mut request = client.request(method, format!("{scheme}://{}{path}", self.service.rest));
         if let Some(key) = key {
             request = request.header("authorization", format!("Bearer {key}"));
         }
@@ -102,7 +124,8 @@ impl Locked {
         let credential = key.map(|key| format!("Bearer {key}"));
         let headers: Vec<(&str, &str)> =
             credential.iter().map(|value| ("authorization", value.as_str())).collect();
-        opened(Socket::open_with(self.service.websocket, path, &headers).await)
+        let tls = self.tls.as_ref().map(|(_, connector)| connector.clone());
+        opened(Socket::open_over(self.service.websocket, path, &headers, tls).await)
     }
 
     /// Runs a tool over a connection of its own: what its last frame says.
@@ -330,7 +353,7 @@ async fn keys_are_kept_and_the_command_line_makes_the_first_one_without_a_servic
     assert!(admin.starts_with("oe_") && admin.len() == 84, "{said}");
 
     let service = on().start().await;
-    let locked = Locked { service, admin };
+    let locked = Locked { service, admin, tls: None };
     let said = client_with_key(&locked.service, "", "tool list").await;
     assert!(said.code == Some(1) && said.stderr.contains("asks for a key"), "{said:?}");
     let said = client_with_key(
@@ -394,7 +417,7 @@ async fn a_token_that_an_issuer_signed_is_its_subject() {
         keys.display()
     );
     let service = launch.set("AUTH__ISSUERS", issuers).start().await;
-    let locked = Locked { service, admin: String::new() };
+    let locked = Locked { service, admin: String::new(), tls: None };
     assert_eq!(locked.ask(None, "POST", "/tools", "{}").await.0, 401);
     assert_eq!(locked.ask(Some(OF_ANA), "POST", "/tools", "{}").await.0, 200);
     assert_eq!(locked.ask(Some(OF_ANA), "DELETE", "/tool/word-count", "").await.0, 403);

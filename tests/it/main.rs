@@ -59,6 +59,7 @@ mod schemas;
 mod secrets;
 mod seed;
 mod session;
+mod slow;
 mod soak;
 mod stream;
 mod swarm;

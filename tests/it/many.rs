@@ -42,6 +42,7 @@ async fn with_noop(durability: &str) -> Service {
         .set("LOG__LEVEL", "warn,org_executor=info");
     // Room for what many clients ask for at once.
     let launch = launch
+        .set("WEBSOCKET__UNLIMITED_ADDRESSES", r#"["127.0.0.1"]"#)
         .set("DISPATCHER__MAX_PENDING", 100_000)
         .set("POOLS__PYTHON__QUEUE", 100_000)
         .set("STORE__MAX_PENDING", 100_000);

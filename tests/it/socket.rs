@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, Message};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
+use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config};
 
 use crate::service::PATIENCE;
 
@@ -40,13 +40,24 @@ impl Socket {
         path: &str,
         headers: &[(&'static str, &str)],
     ) -> tungstenite::Result<Self> {
-        let mut request = format!("ws://{address}{path}").into_client_request()?;
+        Self::open_over(address, path, headers, None).await
+    }
+
+    /// As `open_with`, over TLS where there is a connector.
+    pub async fn open_over(
+        address: SocketAddr,
+        path: &str,
+        headers: &[(&'static str, &str)],
+        tls: Option<Connector>,
+    ) -> tungstenite::Result<Self> {
+        let scheme = if tls.is_some() { "wss" } else { "ws" };
+        let mut request = format!("{scheme}://{address}{path}").into_client_request()?;
         for (name, value) in headers {
             request.headers_mut().insert(*name, value.parse()?);
         }
         let config =
             WebSocketConfig::default().read_buffer_size(BUFFER_BYTES).write_buffer_size(BUFFER_BYTES);
-        let connecting = connect_async_with_config(request, Some(config), true);
+        let connecting = connect_async_tls_with_config(request, Some(config), true, tls);
         let connected = tokio::time::timeout(PATIENCE, connecting).await;
         let (stream, _) = connected.expect("a handshake in time")?;
         Ok(Self { stream, close: None })

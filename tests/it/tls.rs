@@ -2,18 +2,24 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 
+use actors::cryptography::provider;
 use nix::sys::signal::Signal;
 use reqwest::Certificate;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_tungstenite::Connector;
 
 use crate::client::client_over_tls;
 use crate::service::{Launch, PATIENCE, Service, eventually};
 
 /// Makes a certificate for this machine and its key. None, which it says, where there is no `openssl`.
-fn certify(folder: &Path, name: &str) -> Option<()> {
+pub fn certify(folder: &Path, name: &str) -> Option<()> {
     let file = |ending: &str| folder.join(format!("{name}.{ending}")).display().to_string();
     let made = Command::new("openssl")
         .args([
@@ -45,13 +51,13 @@ fn certify(folder: &Path, name: &str) -> Option<()> {
 }
 
 /// The settings that name these files.
-fn settings_of(folder: &Path, certificate: &str, key: &str) -> String {
+pub fn settings_of(folder: &Path, certificate: &str, key: &str) -> String {
     let file = |name: &str| folder.join(name).display().to_string();
     format!("[tls]\ncertificate = {:?}\nkey = {:?}\n", file(certificate), file(key))
 }
 
 /// A service with the certificate `one`.
-async fn served() -> Option<Service> {
+pub async fn served() -> Option<Service> {
     let launch = Launch::new().memory();
     let folder = launch.path("");
     certify(&folder, "one")?;
@@ -60,11 +66,20 @@ async fn served() -> Option<Service> {
 }
 
 /// A client that trusts this certificate and nothing else.
-fn trusting(service: &Service, certificate: &str) -> reqwest::Client {
+pub fn trusting(service: &Service, certificate: &str) -> reqwest::Client {
     let pem = std::fs::read(service.path(certificate)).unwrap();
     let certificate = Certificate::from_pem(&pem).unwrap();
     let client = reqwest::Client::builder().no_proxy().tls_certs_only([certificate]);
     client.pool_max_idle_per_host(0).timeout(PATIENCE).build().unwrap()
+}
+
+/// The same for WebSockets.
+pub fn connector(service: &Service, certificate: &str) -> Connector {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(service.path(certificate)).unwrap()).unwrap();
+    let builder = ClientConfig::builder_with_provider(provider().clone());
+    let builder = builder.with_safe_default_protocol_versions().unwrap();
+    Connector::Rustls(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
 }
 
 async fn version(service: &Service, client: &reqwest::Client) -> reqwest::Result<String> {
@@ -131,7 +146,7 @@ async fn a_handshake_that_does_not_go_on_is_given_up() {
     let launch = Launch::new()
         .memory()
         .set("WEBSOCKET__HANDSHAKE_TIMEOUT_MS", 2_000)
-        .set("REST__IDLE_TIMEOUT_MS", 2_000);
+        .set("REST__HEADER_TIMEOUT_MS", 2_000);
     let folder = launch.path("");
     if certify(&folder, "one").is_none() {
         return;

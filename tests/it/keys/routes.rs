@@ -75,9 +75,8 @@ fn code(answer: &Value) -> &str {
     answer["code"].as_str().unwrap_or_default()
 }
 
-#[tokio::test]
-async fn every_route_takes_the_scopes_that_it_needs_and_nobody_without_a_good_key() {
-    let locked = Locked::start().await;
+/// Credentials that let nobody in, and what each is.
+pub async fn bad(locked: &Locked) -> Vec<(&'static str, Option<String>)> {
     let (revoked, id) = locked.key(&["admin"], json!({})).await;
     locked.revoke(&id).await;
     let (expired, _) = locked.key(&["admin"], json!({ "expires_ms": now_ms() + SOON_MS })).await;
@@ -85,34 +84,49 @@ async fn every_route_takes_the_scopes_that_it_needs_and_nobody_without_a_good_ke
     let mut forged = locked.admin.clone();
     forged.replace_range(forged.len() - 1.., if forged.ends_with('0') { "1" } else { "0" });
     let unknown = format!("oe_0123456789abcdef_{}", "0".repeat(64));
-    let bad = [
-        None,
-        Some(""),
-        Some("x"),
-        Some("a.b.c"),
-        Some(&forged),
-        Some(&unknown),
-        Some(&revoked),
-        Some(&expired),
-    ];
+    vec![
+        ("none", None),
+        ("empty", Some(String::new())),
+        ("no key", Some("x".into())),
+        ("no token", Some("a.b.c".into())),
+        ("forged", Some(forged)),
+        ("unknown", Some(unknown)),
+        ("revoked", Some(revoked)),
+        ("expired", Some(expired)),
+    ]
+}
+
+#[tokio::test]
+async fn every_route_takes_the_scopes_that_it_needs_and_nobody_without_a_good_key() {
+    every_route(&Locked::start().await).await;
+}
+
+#[tokio::test]
+async fn every_route_takes_the_scopes_that_it_needs_over_tls_too() {
+    if let Some(locked) = Locked::with_tls().await {
+        every_route(&locked).await;
+    }
+}
+
+async fn every_route(locked: &Locked) {
+    let bad = bad(locked).await;
     let mut keys = Vec::new();
     for scope in ["read", "write", "execute", "admin"] {
         keys.push((scope, locked.key(&[scope], json!({})).await.0));
     }
-
-    let routes = routes(&locked).await;
+    let routes = routes(locked).await;
     let (mut turn, mut seen) = (0, 0);
     for (method, path) in &routes {
         let upper = method.to_uppercase();
-        for key in bad {
+        for (name, key) in &bad {
             let (filled, body) = request(method, path, turn);
-            let response = locked.send(key, &upper, &filled, &body).await;
+            let response = locked.send(key.as_deref(), &upper, &filled, &body).await;
             seen += 1;
             if PUBLIC.contains(&path.as_str()) {
-                assert_eq!(response.status(), 200, "{method} {path} with {key:?}");
+                assert_eq!(response.status(), 200, "{method} {path} with {name}");
                 continue;
             }
-            assert_eq!(response.status(), 401, "{method} {path} with {key:?}");
+            assert_eq!(response.status(), 401, "{method} {path} with {name}");
             assert_eq!(response.headers()["www-authenticate"], "Bearer");
             let answer: Value = serde_json::from_str(&response.text().await.unwrap()).unwrap();
             assert_eq!(code(&answer), "unauthorized", "{answer}");
@@ -141,21 +155,72 @@ async fn every_route_takes_the_scopes_that_it_needs_and_nobody_without_a_good_ke
             }
         }
     }
+    let others = beyond_its_ids(locked, &routes).await;
+    let mut sockets = 0;
     for path in ["/tool", "/function", "/session", "/none"] {
-        for key in bad {
-            seen += 1;
-            assert_eq!(locked.socket(key, path).await.err(), Some(401), "{path} with {key:?}");
+        for (name, key) in &bad {
+            sockets += 1;
+            let refused = locked.socket(key.as_deref(), path).await.err();
+            assert_eq!(refused, Some(401), "{path} with {name}");
         }
         for (scope, key) in &keys {
-            seen += 1;
+            sockets += 1;
             let refused = locked.socket(Some(key), path).await.err();
             let may = ["execute", "admin"].contains(scope);
             assert_eq!(refused, (!may).then_some(403), "{path} with {scope}");
         }
     }
     let methods: BTreeSet<&str> = routes.iter().map(|(method, _)| method.as_str()).collect();
-    println!("{seen} requests to {} routes ({methods:?}) and 4 WebSocket paths", routes.len());
+    let over = if locked.tls.is_some() { "over TLS" } else { "in plain" };
+    println!(
+        "{over}: {seen} requests to {} routes ({methods:?}) with {} bad credentials and 4 scopes, {others} of another \
+         principal, {sockets} handshakes of 4 WebSocket paths",
+        routes.len(),
+        bad.len()
+    );
     assert!(routes.len() > 30, "{routes:?}");
+}
+
+/// Every route with a key that may do all but administer, to ids of its own: of a definition, an execution and their like that
+/// are another's it learns nothing, and changes nothing. Gives how many requests that were.
+async fn beyond_its_ids(locked: &Locked, routes: &[(String, String)]) -> usize {
+    let (owner, _) = locked.key(&["execute"], json!({})).await;
+    let owned = ["tool", "function"].map(|kind| {
+        let mut owned = json!({ format!("{kind}_id"): "owned-by-another" });
+        owned[format!("{kind}_metadata")] = shell("printf 1");
+        owned
+    });
+    for definition in &owned {
+        locked.create(definition).await;
+    }
+    let (_, answer) = locked.ask(Some(&owner), "POST", "/tool/owned-by-another/execute", "{}").await;
+    let uuid = answer["data"]["uuid"].as_str().unwrap_or_else(|| panic!("{answer}"));
+    let (other, _) = locked.key(&["read", "write", "execute"], json!({ "ids": ["theirs-*"] })).await;
+    let mut seen = 0;
+    for (method, path) in routes.iter().filter(|(_, path)| !PUBLIC.contains(&path.as_str())) {
+        let named = path.replace("{uuid}", uuid);
+        let named = if path.contains("/keys") {
+            named
+        } else {
+            named.replace("{id}", "{name}").replace("{name}", "owned-by-another")
+        };
+        let (filled, body) = request(method, &named, seen);
+        let (status, answer) = locked.ask(Some(&other), &method.to_uppercase(), &filled, &body).await;
+        seen += 1;
+        if path.contains('{') || path.contains("/keys") {
+            assert!([403, 404].contains(&status), "{method} {path}: {status} {answer}");
+            continue;
+        }
+        assert!(status < 500 && status != 401, "{method} {path}: {status} {answer}");
+        let text = answer.to_string();
+        assert!(!text.contains("owned-by-another") && !text.contains(uuid), "{method} {path}: {text}");
+    }
+    for kind in ["tool", "function"] {
+        let path = format!("/{kind}/owned-by-another/revisions");
+        let (_, answer) = locked.ask(Some(&locked.admin), "GET", &path, "").await;
+        assert_eq!(answer["data"].as_array().unwrap().len(), 1, "{answer}");
+    }
+    seen
 }
 
 /// What a filter, a sort or a cursor says does not lead past the ids of a key.
