@@ -134,7 +134,7 @@ fn routes(config: &RestConfig, system: &System) -> impl Endpoint<Output = Respon
         )
         .nest("/docs", Route::new().at("/", get(make(move |_| std::future::ready(html(&page))))))
         .nest("/", service)
-        .catch_all_error(|error| std::future::ready(from_poem(&error)))
+        .catch_all_error(|error| std::future::ready(from_poem(error)))
         .data(limit)
         .around(move |endpoint, request| {
             let (doors, system, known) = (doors.clone(), guarding.clone(), known.clone());
@@ -206,7 +206,11 @@ fn html(page: &str) -> Response {
 }
 
 /// What poem itself refuses, in this service's envelope. It names no path and repeats no input.
-fn from_poem(error: &poem::Error) -> Response {
+fn from_poem(error: poem::Error) -> Response {
+    if error.is_from_response() {
+        // It is this service's own already.
+        return error.into_response();
+    }
     let (code, message) = match error.status() {
         StatusCode::NOT_FOUND => (Code::NotFound, "there is nothing at this path".to_owned()),
         StatusCode::METHOD_NOT_ALLOWED => {

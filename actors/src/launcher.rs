@@ -312,11 +312,16 @@ impl Launcher {
         let Some(program) = self.program.as_mut().filter(|program| program.is_yielding != yields) else {
             return;
         };
-        program.is_yielding = yields;
-        if self.contained.sees_its_own() {
-            let nice = if yields { SESSION_NICE } else { "0" };
-            // One that is gone, or has left the session, is as it is.
-            let _ = std::fs::write(format!("/proc/{}/autogroup", program.pid), nice);
+        if !self.contained.sees_its_own() {
+            return;
+        }
+        let nice = if yields { SESSION_NICE } else { "0" };
+        // One that is gone, or has left the session, is as it is; but of those who are not root the kernel takes ten of
+        // these a second, and the next look tries again.
+        let written = std::fs::write(format!("/proc/{}/autogroup", program.pid), nice);
+        let is_for_later = written.is_err_and(|error| error.raw_os_error() == Some(Errno::EAGAIN as i32));
+        if !is_for_later {
+            program.is_yielding = yields;
         }
     }
 }

@@ -180,7 +180,7 @@ async fn whatever_changes_something_is_recorded_with_who_and_from_where() {
 
 #[tokio::test]
 async fn executions_are_recorded_on_both_ports_from_their_acceptance_to_their_end() {
-    let service = Launch::new().start().await;
+    let service = Launch::new().limits().start().await;
     let gate = Gate::new();
     service.create(&tool("good", shell("printf 1"))).await;
     service.create(&tool("bad", shell("exit 3"))).await;
@@ -424,7 +424,7 @@ fn settings(folder: &Arc<tempfile::TempDir>) -> Settings {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_changes_at_once_are_all_there_once() {
-    let service = Launch::new().start().await;
+    let service = Launch::new().set("REST__MAX_CONNECTIONS_PER_ADDRESS", 2_000).set("REST__MAX_CONNECTIONS", 2_000).start().await;
     let made = join_all((0..1_000).map(|number| {
         let service = &service;
         async move {

@@ -176,7 +176,8 @@ async fn one_address_has_so_many_connections_and_leaves_room_for_others() {
             next.write_all(ask.as_bytes()).await.unwrap();
             let mut heard = Vec::new();
             let _ = tokio::time::timeout(SOON, next.read_to_end(&mut heard)).await.expect("an answer");
-            if !heard.is_empty() && !heard.starts_with(b"HTTP/1.1 429") {
+            // What the WebSocket port takes in and does not understand it closes without a word.
+            if heard.starts_with(b"HTTP/1.1 200") || (port == "websocket" && heard.is_empty()) {
                 break;
             }
             assert!(Instant::now() < deadline, "{port}: no place was given back");
@@ -216,7 +217,7 @@ async fn without_a_descriptor_left_it_waits_quietly_and_then_goes_on() {
     is_served(&service).await;
     // More than there are descriptors for, on both ports; what is not accepted waits in the kernel's queue.
     let mut held = Vec::new();
-    for number in 0..600 {
+    for number in 0..320 {
         let address = if number % 2 == 0 { service.rest } else { service.websocket };
         held.push(TcpStream::connect(address).await.unwrap());
     }

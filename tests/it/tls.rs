@@ -58,7 +58,7 @@ pub fn settings_of(folder: &Path, certificate: &str, key: &str) -> String {
 
 /// A service with the certificate `one`.
 pub async fn served() -> Option<Service> {
-    let launch = Launch::new().memory();
+    let launch = Launch::new().limits().memory();
     let folder = launch.path("");
     certify(&folder, "one")?;
     let settings = settings_of(&folder, "one.pem", "one.key");

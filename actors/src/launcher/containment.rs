@@ -26,6 +26,9 @@ pub const FIRST_PID: u64 = 300;
 /// How many more than it may have a program gets from the kernel, so that the watch sees who reaches the limit.
 const SLACK_PIDS: u64 = 64;
 
+/// How much more of a busy processor launchers get than what they are to end, as setpriority(2) counts.
+const SESSION_NICE: &str = "-10";
+
 /// What the names of control groups begin with; the launcher's process id follows.
 const CGROUP: &str = "org-executor-";
 
@@ -51,6 +54,9 @@ impl Contained {
     pub fn establish(wanted: &Wanted) -> Result<Option<Self>, String> {
         // No terminal.
         let _ = nix::unistd::setsid();
+        // Programs have sessions of their own, and where the kernel shares the processor among sessions (sched(7)) this one
+        // must get its turn to end them, however many flood theirs. Only root may ask for more than an equal part.
+        let _ = fs::write("/proc/self/autogroup", SESSION_NICE);
         // The kernel short of memory ends a program before it ends the service.
         let _ = fs::write("/proc/self/oom_score_adj", "300");
         match wanted {
