@@ -18,7 +18,12 @@ pub type RawObject = BTreeMap<String, Box<RawValue>>;
 /// How deep JSON may be nested (`serde_json`'s own bound).
 pub const MAX_DEPTH: usize = 127;
 
-/// Parses JSON, refusing duplicate keys, more than [`MAX_DEPTH`] levels and trailing text.
+/// As the only key of an object `serde_json` takes this for the text of another value. What was checked would mean
+/// something else where it is read again.
+const RAW: &str = "$serde_json::private::RawValue";
+
+/// Parses JSON, refusing duplicate keys, more than [`MAX_DEPTH`] levels, trailing text, and a key that `serde_json` keeps
+/// for itself.
 ///
 /// # Errors
 /// `invalid`, with the line and column.
@@ -180,6 +185,9 @@ impl<'de> Visitor<'de> for Strict {
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> std::result::Result<Value, A::Error> {
         let mut object = Map::new();
         while let Some(key) = access.next_key::<String>()? {
+            if key == RAW {
+                return Err(A::Error::custom(format!("the key {} is reserved", quote(&key))));
+            }
             if object.contains_key(&key) {
                 return Err(A::Error::custom(format!("the key {} stands twice", quote(&key))));
             }
@@ -224,6 +232,19 @@ mod tests {
             let error = parse(text).expect_err("a duplicate");
             assert!(error.to_string().contains("\"a\" stands twice"), "{error}");
         }
+    }
+
+    #[test]
+    fn what_was_read_is_read_the_same_by_the_library_alone() {
+        for text in [
+            r#"{"$serde_json::private::RawValue":"5"}"#,
+            r#"[{"a":1,"$serde_json::private::\u0052awValue":"5"}]"#,
+        ] {
+            let error = parse(text).expect_err("it stands for another value");
+            assert!(error.to_string().contains("is reserved"), "{error}");
+        }
+        let text = r#"{"$serde_json::private":"5","$ref":"a"}"#;
+        assert_eq!(parse(text).ok(), serde_json::from_str(text).ok());
     }
 
     #[test]

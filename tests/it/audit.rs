@@ -424,7 +424,11 @@ fn settings(folder: &Arc<tempfile::TempDir>) -> Settings {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_changes_at_once_are_all_there_once() {
-    let service = Launch::new().set("REST__MAX_CONNECTIONS_PER_ADDRESS", 2_000).set("REST__MAX_CONNECTIONS", 2_000).start().await;
+    let service = Launch::new()
+        .set("REST__MAX_CONNECTIONS_PER_ADDRESS", 2_000)
+        .set("REST__MAX_CONNECTIONS", 2_000)
+        .start()
+        .await;
     let made = join_all((0..1_000).map(|number| {
         let service = &service;
         async move {
