@@ -206,7 +206,8 @@ mod tests {
     fn a_definition_that_cannot_run_says_why() {
         let code = |metadata| compiled(metadata, "{}").runtime().map_err(|error| error.code());
         assert_eq!(code("{}"), Err(Code::Invalid));
-        assert_eq!(code(r#"{"runtime":"binary","network":false}"#), Err(Code::Unavailable));
+        assert_eq!(code(r#"{"runtime":"mcp","network":false}"#), Err(Code::Unavailable));
+        assert_eq!(code(r#"{"runtime":"binary","network":false}"#), Ok(Runtime::Binary));
         assert_eq!(code(r#"{"runtime":"binary","secrets":["token"]}"#), Ok(Runtime::Binary));
         assert_eq!(code(r#"{"runtime":"binary","limits":{"cpu_ms":1}}"#), Ok(Runtime::Binary));
         assert_eq!(code(r#"{"runtime":"binary"}"#), Ok(Runtime::Binary));
