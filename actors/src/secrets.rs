@@ -169,9 +169,9 @@ mod tests {
         }));
         let given = told(&all, &definition("deploy-1", json!({ "TOKEN": "open" }))).await.expect("allowed");
         assert_eq!(given, [("TOKEN".to_owned(), env!("CARGO_PKG_NAME").to_owned())]);
-        let refusals = [("other", "open"), ("deploy-1", "closed"), ("deploy-1", "none")]
+        let refusals = [("other", "open"), ("deploy-1", "closed"), ("deploy-1", "absent")]
             .map(async |(id, name)| told(&all, &definition(id, json!([name]))).await.expect_err(name));
-        for (refusal, name) in refusals.into_iter().zip(["open", "closed", "none"]) {
+        for (refusal, name) in refusals.into_iter().zip(["open", "closed", "absent"]) {
             let (code, message) = refusal.await;
             assert_eq!(code, "not_startable");
             assert_eq!(message.replace(name, "x"), told_of("x"));
