@@ -360,7 +360,12 @@ impl Interpreter {
                     launcher.watch(bounds, Some(folder)).await?;
                     is_watched = true;
                 }
-                ended = launcher.ended() => return Err(died(ended?, bounds, &lines.tail())),
+                ended = launcher.ended() => {
+                    let exit = ended?;
+                    // Its last words are in the pipe, and nobody adds to them.
+                    hear(log, buffer, lines);
+                    return Err(died(exit, bounds, &lines.tail()));
+                }
                 read = log.read(buffer), if is_logging => match read {
                     Ok(read) if read > 0 => lines.write(&buffer[..read]),
                     // It closed its output, which is no reason to end.
@@ -373,23 +378,30 @@ impl Interpreter {
         }
         let Some(answer) = result else {
             // The channel closed: the interpreter ends, or closed what is not its own.
-            return match tokio::time::timeout(DYING, launcher.ended()).await {
-                Ok(ended) => Err(died(ended?, bounds, &lines.tail())),
+            let exit = match tokio::time::timeout(DYING, launcher.ended()).await {
+                Ok(ended) => ended?,
                 // What it was ended for takes long to be gone.
-                Err(_) => Err(match launcher.end().await {
-                    Some(exit) if exit.exceeded.is_some() => died(exit, bounds, &lines.tail()),
-                    _ => garbled(),
-                }),
+                Err(_) => match launcher.end().await {
+                    Some(exit) if exit.exceeded.is_some() => exit,
+                    _ => return Err(garbled()),
+                },
             };
+            hear(&self.log, &mut self.buffer, lines);
+            return Err(died(exit, bounds, &lines.tail()));
         };
-        // What was printed before the answer is in the pipe by now; what is printed on and on is not waited for.
-        for _ in 0..PIPE_READS {
-            match self.log.try_read(&mut self.buffer) {
-                Ok(read) if read > 0 => lines.write(&self.buffer[..read]),
-                _ => break,
-            }
-        }
+        // What was printed before the answer is in the pipe by now.
+        hear(&self.log, &mut self.buffer, lines);
         Ok(answer)
+    }
+}
+
+/// Reads what is in the pipe of the log; what is printed on and on is not waited for.
+fn hear(log: &pipe::Receiver, buffer: &mut [u8], lines: &mut Lines<'_>) {
+    for _ in 0..PIPE_READS {
+        match log.try_read(buffer) {
+            Ok(read) if read > 0 => lines.write(&buffer[..read]),
+            _ => break,
+        }
     }
 }
 
