@@ -3,7 +3,6 @@
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::artifacts::Pin;
@@ -135,7 +134,8 @@ impl Compiled {
         let merged: std::collections::BTreeMap<_, _> =
             self.defaults.iter().filter(|(key, _)| !given.contains_key(*key)).chain(&given).collect();
         let text = serde_json::to_string(&merged).map_err(|error| Error::invalid(error.to_string()))?;
-        let value: Value = serde_json::from_str(&text).map_err(|error| Error::invalid(error.to_string()))?;
+        // Strictly: of what came over REST the inside of the values was not read before.
+        let value = json::parse(&text)?;
         let problem = match &self.spec.input {
             Some(schema) => schema.check(&value).err(),
             None => None,
@@ -200,6 +200,17 @@ mod tests {
         let tool = compiled(r#"{"args":["{{name}}"]}"#, "{}");
         let error = tool.input(RawObject::new()).expect_err("no name");
         assert!(error.to_string().starts_with("/name: "), "{error}");
+    }
+
+    #[test]
+    fn what_is_checked_is_what_runs() {
+        let tool = compiled(r#"{"input_schema":{"properties":{"value":{"type":"integer"}}}}"#, "{}");
+        for input in
+            [r#"{"value":{"$serde_json::private::RawValue":"5"}}"#, r#"{"value":5,"b":{"a":1,"a":2}}"#]
+        {
+            let error = tool.input(json::members(input).expect("valid")).expect_err(input);
+            assert_eq!(error.code(), Code::Invalid, "{error}");
+        }
     }
 
     #[test]
