@@ -12,7 +12,8 @@ use actors::error::{Code, Error};
 use ipnet::IpNet;
 use metrics::{counter, describe_counter};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::envelope::{headers, refusal, status};
@@ -77,7 +78,7 @@ impl Accept {
     ///
     /// # Errors
     /// The port is closed, which it is never while this lives.
-    pub async fn next(&mut self) -> io::Result<(TcpStream, SocketAddr, Place)> {
+    async fn next(&mut self) -> io::Result<(TcpStream, SocketAddr, Place)> {
         let permit = self.admission.clone().acquire_owned().await.map_err(io::Error::other)?;
         loop {
             let (stream, peer) = match self.listener.accept().await {
@@ -97,6 +98,21 @@ impl Accept {
             // Without it only a delay is lost.
             let _ = stream.set_nodelay(true);
             return Ok((stream, peer, Place { _permit: permit, _address: address }));
+        }
+    }
+
+    /// The next connection until the service shuts down; none then. Of connections that have ended it lets go meanwhile.
+    pub async fn next_until(
+        &mut self,
+        closed: &mut watch::Receiver<bool>,
+        connections: &mut JoinSet<()>,
+    ) -> Option<(TcpStream, SocketAddr, Place)> {
+        loop {
+            tokio::select! {
+                _ = closed.wait_for(|closing| *closing) => return None,
+                Some(_) = connections.join_next() => {}
+                accepted = self.next() => return accepted.ok(),
+            }
         }
     }
 

@@ -149,11 +149,15 @@ impl Refusal {
 /// Prints a line to stdout. A reader that left (`… | head`) is no error.
 fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    match writeln!(out, "{text}").and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(error).context("cannot write to stdout")?
-        }
-        _ => Ok(()),
+    is_read(writeln!(out, "{text}").and_then(|()| out.flush())).context("cannot write to stdout")?;
+    Ok(())
+}
+
+/// Whether somebody reads what was written: one that has left (`… | head`) is no error.
+fn is_read(written: io::Result<()>) -> io::Result<bool> {
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        written => written.map(|()| true),
     }
 }
 

@@ -71,13 +71,7 @@ pub async fn serve(
     let mut accept = Accept::new(listener, "rest", limits, tls.is_some());
     let port = Arc::new(Port { routes: routes(&config, &system), tls, patience });
     let (mut connections, mut closed) = (JoinSet::new(), closing.clone());
-    loop {
-        let accepted = tokio::select! {
-            _ = closed.wait_for(|closing| *closing) => break,
-            Some(_) = connections.join_next() => continue,
-            accepted = accept.next() => accepted,
-        };
-        let Ok((stream, peer, place)) = accepted else { break };
+    while let Some((stream, peer, place)) = accept.next_until(&mut closed, &mut connections).await {
         let (port, mut closing) = (port.clone(), closing.clone());
         connections.spawn(async move {
             let closing = async move {

@@ -54,13 +54,7 @@ pub async fn serve(
     let edge = Arc::new(Edge { system, config, doors, closing: closing.clone() });
     let mut connections = JoinSet::new();
     let mut closed = closing;
-    loop {
-        let accepted = tokio::select! {
-            _ = closed.wait_for(|closing| *closing) => break,
-            Some(_) = connections.join_next() => continue,
-            accepted = accept.next() => accepted,
-        };
-        let Ok((stream, peer, place)) = accepted else { break };
+    while let Some((stream, peer, place)) = accept.next_until(&mut closed, &mut connections).await {
         let edge = edge.clone();
         // Its handshake is a part of the WebSocket's, and has the same time.
         let stream = Stream::new(stream, tls.as_ref());

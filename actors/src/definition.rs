@@ -72,7 +72,7 @@ impl fmt::Display for Subject<'_> {
 pub const MAX_ID_CHARS: usize = 256;
 
 /// Ids that are routes or verbs of the API.
-const RESERVED_IDS: [&str; 6] = [".", "..", "register", "refresh", "import", "export"];
+pub const RESERVED_IDS: [&str; 6] = [".", "..", "register", "refresh", "import", "export"];
 
 /// Checks an id: 1 to 256 characters, no control character, no `/`, no reserved word.
 ///

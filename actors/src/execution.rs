@@ -107,6 +107,10 @@ pub enum State {
 }
 
 impl State {
+    /// Every way to end.
+    pub const ALL: [Self; 5] =
+        [Self::Succeeded, Self::Failed, Self::TimedOut, Self::Cancelled, Self::Interrupted];
+
     /// The name that stands in logs and records.
     pub fn name(self) -> &'static str {
         match self {
@@ -120,9 +124,7 @@ impl State {
 
     /// The state of that name.
     pub fn named(name: &str) -> Option<Self> {
-        [Self::Succeeded, Self::Failed, Self::TimedOut, Self::Cancelled, Self::Interrupted]
-            .into_iter()
-            .find(|state| state.name() == name)
+        Self::ALL.into_iter().find(|state| state.name() == name)
     }
 }
 

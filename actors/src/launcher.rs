@@ -35,7 +35,7 @@ use protocol::{Exceeded, Exit, Limits, Reply, Request};
 use watch::Watch;
 
 pub use tree::parse as parse_stat;
-pub use view::{ENVIRONMENT, SCRATCH, SOURCE, WORK};
+pub use view::{ENVIRONMENT, SCRATCH, SOURCE, SYSTEM, WORK};
 
 /// The subcommand under which the binary is a launcher.
 pub const SUBCOMMAND: &str = "launcher";

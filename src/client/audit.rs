@@ -5,12 +5,13 @@ use std::path::Path;
 
 use actors::audit::{Offline, PageRequest};
 use actors::execution::now_ms;
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use super::export::NOT_WHOLE;
 use super::service::Service;
-use super::{Failure, Refusal, print, time};
+use super::{Failure, Refusal, is_read, print, time};
 use crate::cli::{AuditArgs, AuditCommand};
 use crate::config;
 
@@ -108,16 +109,7 @@ fn text(value: &Value) -> &str {
 async fn export(service: &Service, page: PageRequest) -> Result<(), Failure> {
     let path = format!("/audit?from_ms={}&to_ms={}", page.from_ms, page.to_ms);
     let mut lines = service.lines(Method::GET, &path, None).await?;
-    let mut last = b'\n';
-    while let Some(chunk) = lines.chunk().await.context("the export is not whole")? {
-        last = chunk.last().copied().unwrap_or(last);
-        if !write(&chunk)? {
-            return Ok(());
-        }
-    }
-    if last != b'\n' {
-        return Err(anyhow!("the export is not whole: the service ended it within a line").into());
-    }
+    lines.copy(NOT_WHOLE, write).await?;
     Ok(())
 }
 
@@ -143,11 +135,7 @@ async fn export_offline(mut page: PageRequest, file: Option<&Path>) -> Result<()
 /// Writes to stdout; `false` where the reader has left (`… | head`), which is no error.
 fn write(bytes: &[u8]) -> Result<bool> {
     let mut out = io::stdout().lock();
-    match out.write_all(bytes).and_then(|()| out.flush()) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(error).context("cannot write to stdout"),
-    }
+    is_read(out.write_all(bytes).and_then(|()| out.flush())).context("cannot write to stdout")
 }
 
 #[cfg(test)]

@@ -5,17 +5,17 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use actors::definition::Kind;
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use console::Term;
 use reqwest::Method;
 use serde_json::json;
 
 use super::counter::Counter;
 use super::service::{Service, encode};
-use super::{Failure, definitions, print};
+use super::{Failure, definitions, is_read, print};
 use crate::cli::{ExportArgs, Selection};
 
-const NOT_WHOLE: &str = "the export is not whole";
+pub const NOT_WHOLE: &str = "the export is not whole";
 
 /// Writes the definitions of both kinds, the tools first.
 pub async fn all(args: &ExportArgs, json: bool) -> Result<(), Failure> {
@@ -62,17 +62,14 @@ async fn copy(service: &Service, filters: &[(Kind, String)], output: &mut Output
     for (kind, filter) in filters {
         let path = format!("/{}s/export?filter={}", kind.name(), encode(filter));
         let mut lines = service.lines(Method::GET, &path, None).await?;
-        let mut last = b'\n';
-        while let Some(chunk) = lines.chunk().await.context(NOT_WHOLE)? {
+        let write = |chunk: &[u8]| {
             count += chunk.iter().filter(|byte| **byte == b'\n').count() as u64;
-            last = chunk.last().copied().unwrap_or(last);
-            if !output.write(&chunk)? {
-                return Ok(count);
-            }
+            let is_read = output.write(chunk)?;
             counter.show(count, 0, 0);
-        }
-        if last != b'\n' {
-            return Err(anyhow!("the service ended it within a line").context(NOT_WHOLE).into());
+            Ok(is_read)
+        };
+        if !lines.copy(NOT_WHOLE, write).await? {
+            return Ok(count);
         }
     }
     Ok(count)
@@ -111,21 +108,12 @@ impl Output {
 
     /// Writes; `false` where the reader has left (`… | head`), which is no error.
     fn write(&mut self, bytes: &[u8]) -> Result<bool> {
-        match self.to.write_all(bytes) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-            Err(error) => Err(error).with_context(|| self.context()),
-        }
+        is_read(self.to.write_all(bytes)).with_context(|| self.context())
     }
 
     /// Makes it whole, under its own name: the path that was asked for, none for stdout.
     fn finish(mut self) -> Result<Option<PathBuf>> {
-        match self.to.flush() {
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                return Err(error).with_context(|| self.context());
-            }
-            _ => {}
-        }
+        is_read(self.to.flush()).with_context(|| self.context())?;
         if let Some(beside) = self.beside.take() {
             beside.take_place().with_context(|| self.context())?;
         }

@@ -45,12 +45,34 @@ impl Lines {
         }
     }
 
+    /// Hands on the whole answer as it comes, until `take` wants no more of it.
+    ///
+    /// # Errors
+    /// The connection ended before the answer did, or the service ended it within a line; whatever `take` says.
+    pub async fn copy(
+        &mut self,
+        not_whole: &str,
+        mut take: impl FnMut(&[u8]) -> Result<bool>,
+    ) -> Result<bool> {
+        let mut last = b'\n';
+        while let Some(chunk) = self.chunk().await.with_context(|| not_whole.to_owned())? {
+            last = chunk.last().copied().unwrap_or(last);
+            if !take(&chunk)? {
+                return Ok(false);
+            }
+        }
+        if last != b'\n' {
+            return Err(anyhow!("the service ended it within a line").context(not_whole.to_owned()));
+        }
+        Ok(true)
+    }
+
     /// The next part of the answer as it comes, whole lines or not; nothing at the end. What a `next` before has
     /// read and not given stays with it.
     ///
     /// # Errors
     /// The connection ended before the answer did.
-    pub async fn chunk(&mut self) -> Result<Option<Vec<u8>>> {
+    async fn chunk(&mut self) -> Result<Option<Vec<u8>>> {
         let chunk = self.response.chunk().await.map_err(|error| {
             anyhow!("the connection to {} ended before the answer did: {}", self.base, cause(&error))
         })?;

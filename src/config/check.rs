@@ -312,7 +312,7 @@ fn string(path: &str) -> (&'static str, fn(&str) -> bool) {
         | "auth.issuers.keys"
         | "auth.issuers.scope_claim" => ("a string that is not empty", |text| !text.trim().is_empty()),
         "sandbox.level" => ("\"auto\", \"isolated\", \"limits\" or \"off\"", |text| {
-            ["auto", "isolated", "limits", "off"].contains(&text)
+            actors::settings::Level::named(text).is_some()
         }),
         "sandbox.readable" => {
             ("an absolute path such as \"/opt/tools\", outside /tmp, /dev and /proc", |text| {

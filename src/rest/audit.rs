@@ -1,7 +1,7 @@
 //! The audit log: read as lines of JSON, and verified.
 
 use actors::audit::{Page, PageRequest};
-use actors::error::{Error, Result};
+use actors::error::Result;
 use actors::system::Acting;
 use futures_util::stream;
 use poem::Body;
@@ -10,6 +10,7 @@ use poem_openapi::param::Query;
 
 use super::authorized::Authorized;
 use super::bulk::json_lines;
+use super::executions::whole;
 use super::reply::Reply;
 
 /// How many entries are read at a time.
@@ -36,9 +37,9 @@ impl Audit {
     ) -> Reply<200> {
         let page = || {
             Ok(PageRequest {
-                after: whole("after", after.0.as_deref())?.unwrap_or(0),
-                from_ms: whole("from_ms", from_ms.0.as_deref())?.unwrap_or(0),
-                to_ms: whole("to_ms", to_ms.0.as_deref())?.unwrap_or(u64::MAX),
+                after: whole("after", after.0, |_| true)?.unwrap_or(0),
+                from_ms: whole("from_ms", from_ms.0, |_| true)?.unwrap_or(0),
+                to_ms: whole("to_ms", to_ms.0, |_| true)?.unwrap_or(u64::MAX),
                 limit: PAGE,
             })
         };
@@ -90,9 +91,4 @@ async fn entries(acting: Acting, first: PageRequest) -> Result<Reply<200>> {
         }
     });
     Ok(json_lines(Body::from_bytes_stream(pages)))
-}
-
-fn whole(name: &str, text: Option<&str>) -> Result<Option<u64>> {
-    let wrong = |_| Error::invalid(format!("`{name}` is not a whole number")).at(name);
-    text.map(|text| text.parse().map_err(wrong)).transpose()
 }

@@ -4,8 +4,10 @@
 
 use std::collections::BTreeMap;
 
-use actors::definition::{Kind, MAX_ID_CHARS};
+use actors::access::Scope;
+use actors::definition::{Kind, MAX_ID_CHARS, RESERVED_IDS};
 use actors::error::Code;
+use actors::execution::{Phase, State};
 use poem::http::HeaderValue;
 use serde_json::{Map, Value, json};
 
@@ -158,7 +160,7 @@ impl Operation<'_> {
             "sort" => {
                 json!({ "type": "string", "enum": ["id", "-id", "created", "-created", "updated", "-updated", "relevance"] })
             }
-            "state" => json!({ "type": "string", "enum": STATES }),
+            "state" => json!({ "type": "string", "enum": states() }),
             "from_ms" | "to_ms" => json!({ "type": "integer", "minimum": 0, "maximum": MAX_WHOLE }),
             "wait" => json!({ "type": "number", "minimum": 0, "maximum": self.patience_s }),
             "timeout_ms" => json!({ "type": "integer", "minimum": 1, "maximum": MAX_WHOLE }),
@@ -187,14 +189,16 @@ impl Operation<'_> {
 }
 
 /// The states of an execution.
-const STATES: [&str; 7] =
-    ["queued", "running", "succeeded", "failed", "timed_out", "cancelled", "interrupted"];
+fn states() -> Vec<&'static str> {
+    let phases = [Phase::Queued, Phase::Running].into_iter().chain(State::ALL.map(Phase::Ended));
+    phases.map(Phase::name).collect()
+}
 
 fn id() -> Value {
     json!({
         "type": "string", "minLength": 1, "maxLength": MAX_ID_CHARS,
         "pattern": r"^[^/\u0000-\u001f\u007f-\u009f]+$",
-        "not": { "enum": [".", "..", "register", "refresh", "import", "export"] }
+        "not": { "enum": RESERVED_IDS }
     })
 }
 
@@ -214,7 +218,7 @@ fn fields(kind: Kind) -> Value {
 
 fn key() -> Value {
     let positive = json!({ "type": "integer", "minimum": 1, "maximum": u32::MAX });
-    let scopes = json!({ "type": "string", "enum": ["read", "write", "execute", "admin"] });
+    let scopes = json!({ "type": "string", "enum": Scope::ALL.map(Scope::name) });
     json!({
         "type": "object",
         "properties": {

@@ -241,7 +241,8 @@ fn definition(
     }
 }
 
-fn whole<N: std::str::FromStr + Copy>(
+/// A whole number of a query, where it is given.
+pub fn whole<N: std::str::FromStr + Copy>(
     name: &str,
     text: Option<String>,
     is_allowed: fn(N) -> bool,

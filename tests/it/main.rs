@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod census;
+mod network;
 mod npm;
 mod podman;
 mod process;

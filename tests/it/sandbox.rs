@@ -1,6 +1,7 @@
 //! The sandbox: what programs in a jail can get at, what they leave behind, and which level holds. Where the machine
 //! gives no jail, that is said and nothing of it is tested.
 
+use std::net::Ipv4Addr;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
@@ -8,12 +9,12 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
+use crate::network;
 use crate::program::{put_source, python, shell, tool};
 use crate::service::{Launch, PATIENCE, Service, eventually};
 
@@ -67,6 +68,9 @@ struct Surroundings {
     host: String,
 }
 
+/// At which address clouds tell a machine its secrets.
+const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
+
 /// What only the service and the test know.
 const SECRET: &str = "oe-canary-5b1f0c";
 
@@ -76,7 +80,9 @@ const SHARED: i32 = 0x0e5b_1f0c;
 impl Surroundings {
     /// In a network of this thread's own, in which the address of clouds' metadata is this machine's.
     async fn new(user: u32, level: &str) -> Option<Self> {
-        if let Err(problem) = enter_network() {
+        // Shared memory of its own too, so that what the test makes is gone with it.
+        let shared = unshare(CloneFlags::CLONE_NEWIPC).map_err(|error| error.to_string());
+        if let Err(problem) = network::enter(METADATA).and(shared) {
             eprintln!("SKIPPED: no network of the test's own: {problem}");
             return None;
         }
@@ -101,19 +107,16 @@ impl Surroundings {
             service.create(&runner).await;
         }
         let reached = Arc::new(AtomicUsize::new(0));
-        count(&reached, UnixListener::bind(service.path("socket")).unwrap());
+        let by_path = UnixListener::bind(service.path("socket")).unwrap();
+        count(&reached, move || by_path.accept().is_ok());
         let name = service.path("");
         let name = name.to_str().unwrap().trim_end_matches('/');
         let address = SocketAddr::from_abstract_name(name).unwrap();
-        count(&reached, UnixListener::bind_addr(&address).unwrap());
-        let listener = std::net::TcpListener::bind("169.254.169.254:0").unwrap();
+        let by_name = UnixListener::bind_addr(&address).unwrap();
+        count(&reached, move || by_name.accept().is_ok());
+        let listener = std::net::TcpListener::bind((METADATA, 0)).unwrap();
         let metadata = listener.local_addr().unwrap().port();
-        let seen = reached.clone();
-        std::thread::spawn(move || {
-            while listener.accept().is_ok() {
-                seen.fetch_add(1, Ordering::Relaxed);
-            }
-        });
+        count(&reached, move || listener.accept().is_ok());
         let mut victim = Command::new("setpriv");
         victim.args([format!("--reuid={user}"), "--clear-groups".into(), "sleep".into(), "86399".into()]);
         let victim = victim.stdout(Stdio::null()).spawn().unwrap();
@@ -165,10 +168,11 @@ impl Drop for Surroundings {
     }
 }
 
-fn count(reached: &Arc<AtomicUsize>, listener: UnixListener) {
+/// Counts whoever gets through to a listener.
+fn count(reached: &Arc<AtomicUsize>, accept: impl Fn() -> bool + Send + 'static) {
     let seen = reached.clone();
     std::thread::spawn(move || {
-        while listener.accept().is_ok() {
+        while accept() {
             seen.fetch_add(1, Ordering::Relaxed);
         }
     });
@@ -195,23 +199,6 @@ fn children(pid: u32) -> Vec<u32> {
     lists
         .flat_map(|list| list.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>())
         .collect()
-}
-
-/// Gives this thread a network of its own, with only this machine in it.
-fn enter_network() -> Result<(), String> {
-    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC)
-        .map_err(|error| error.to_string())?;
-    let none = None::<&str>;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).map_err(|error| error.to_string())?;
-    for arguments in
-        [["link", "set", "lo", "up"].as_slice(), &["addr", "add", "169.254.169.254/32", "dev", "lo"]]
-    {
-        let done = Command::new("ip").args(arguments).output().map_err(|error| format!("ip: {error}"))?;
-        if !done.status.success() {
-            return Err(format!("ip: {}", String::from_utf8_lossy(&done.stderr)));
-        }
-    }
-    Ok(())
 }
 
 /// The built service where everybody may execute it.

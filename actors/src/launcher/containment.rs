@@ -21,7 +21,7 @@ use crate::settings::Containment;
 const FIRST_UID: u32 = 0x7000_0000;
 
 /// The lowest process id that is given twice (RESERVED_PIDS in the kernel), and so the lowest bound.
-pub const FIRST_PID: u64 = 300;
+const FIRST_PID: u64 = 300;
 
 /// How many more than it may have a program gets from the kernel, so that the watch sees who reaches the limit.
 const SLACK_PIDS: u64 = 64;
@@ -200,29 +200,45 @@ impl Contained {
         let forked =
             spawn::fork().map_err(|error| format!("process 1 cannot be started: {}", error.desc()))?;
         if let ForkResult::Parent { child } = forked {
-            // It has the socket; this process has nothing to do but to be its parent.
-            spawn::close_all();
-            loop {
-                match waitpid(child, None) {
-                    Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => return Ok(None),
-                    Ok(_) | Err(Errno::EINTR) => {}
-                    Err(_) => return Ok(None),
-                }
-            }
+            only_wait(child);
+            return Ok(None);
         }
-        // Should its parent be killed, nothing of it stays.
-        let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
+        end_with_parent();
         let has_own_proc = mount_proc();
-        if has_own_proc && has_own_pid_max() {
-            // The numbers below are given once only, in the first round; without it the bound is exact from the start.
-            let _ = fs::write("/proc/sys/kernel/ns_last_pid", FIRST_PID.to_string());
+        if has_own_proc {
+            begin_with_bounded_numbers();
         }
         Ok(Some(Self::Namespace { has_own_proc }))
     }
 }
 
+/// In the process outside a namespace: its process 1 has the socket, and this one nothing to do but to be its parent.
+pub fn only_wait(child: Pid) {
+    spawn::close_all();
+    loop {
+        match waitpid(child, None) {
+            Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => return,
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// In process 1: should its parent be killed, nothing of it stays.
+pub fn end_with_parent() {
+    let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
+}
+
+/// In process 1, with a /proc of its own: the numbers below are given once only, in the first round; without them the bound
+/// is exact from the start.
+pub fn begin_with_bounded_numbers() {
+    if has_own_pid_max() {
+        let _ = fs::write("/proc/sys/kernel/ns_last_pid", FIRST_PID.to_string());
+    }
+}
+
 /// Whether the highest process id is a namespace's own, as since Linux 6.14; before, it is the whole machine's.
-pub fn has_own_pid_max() -> bool {
+fn has_own_pid_max() -> bool {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
     (numbers.next(), numbers.next()) >= (Some(6), Some(14))

@@ -18,13 +18,12 @@ use nix::fcntl::OFlag;
 use nix::mount::MntFlags;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitStatus, waitpid};
+use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Gid, Pid, Uid, getgid, getpid, getuid};
 
-use super::containment::has_own_pid_max;
 use super::protocol::{Plan, Shown};
 use super::view::{self, Kept};
-use super::{filter, kernel, landlocked, spawn};
+use super::{containment, filter, kernel, landlocked};
 
 /// The first of the user ids that jails take, two each: far above those that people and services have, and beside
 /// those that launchers take at other levels.
@@ -113,17 +112,15 @@ impl Jail {
             }
             _ => view::build(plan, (getuid().as_raw(), getgid().as_raw()))?,
         };
-        // Should its parent be killed, nothing of it stays. After the users, since a change of these forgets it.
-        let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
+        // After the users, since a change of these forgets it.
+        containment::end_with_parent();
         let kept = view::enter(&root, plan)?;
         // Names of machines are nobody's business in here.
         kernel::name_host("sandbox").map_err(|error| no("host name", error))?;
         if !plan.network {
             kernel::loopback_up().map_err(|error| no("loopback device", error))?;
         }
-        if has_own_pid_max() {
-            let _ = fs::write("/proc/sys/kernel/ns_last_pid", super::containment::FIRST_PID.to_string());
-        }
+        containment::begin_with_bounded_numbers();
         // No further user namespaces, in which a program would have rights again.
         fs::write("/proc/sys/user/max_user_namespaces", "0")
             .map_err(|error| format!("user namespaces cannot be forbidden: {error}"))?;
@@ -227,15 +224,8 @@ fn wait_outside(child: Pid, maps: &Maps, told: OwnedFd) -> Result<Option<Jail>, 
         let _ = waitpid(child, None);
         return Err(format!("the users of a namespace cannot be told: {error}"));
     }
-    // Process 1 has the socket; this one has nothing to do but to be its parent.
-    spawn::close_all();
-    loop {
-        match waitpid(child, None) {
-            Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => return Ok(None),
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(_) => return Ok(None),
-        }
-    }
+    containment::only_wait(child);
+    Ok(None)
 }
 
 /// A sentence of what this machine does not give.

@@ -35,7 +35,7 @@ const HIDDEN: &str = ".hidden";
 const BASE: &str = "/dev";
 
 /// What every program may need, with all that is below. Where the machine has a link, there is the same one.
-const SYSTEM: [&str; 7] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
+pub const SYSTEM: [&str; 7] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
 
 /// What libraries read. Not what services keep there, however readable.
 const CONFIGURATION: [&str; 24] = [

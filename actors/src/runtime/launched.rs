@@ -23,7 +23,7 @@ use tokio::time::timeout;
 use super::bounds::Bounds;
 use super::sandbox::{Place, Sandbox};
 use crate::execution::{Job, Outcome};
-use crate::launcher::protocol::{self, Exceeded, Exit, Limits, Reply, Request, Shown, Start, Wanted};
+use crate::launcher::protocol::{self, Exceeded, Exit, Limits, Reply, Request, Shown, Start};
 use crate::launcher::{SCRATCH, WORK};
 use crate::settings::{Containment, Level};
 
@@ -47,10 +47,19 @@ impl LauncherCommand {
         Self { is_sandboxed: false, ..self.clone() }
     }
 
+    /// Whether programs run in jails.
+    fn is_jailed(&self) -> bool {
+        self.is_sandboxed && self.sandbox.is_isolated()
+    }
+
     /// The jail that a program with this folder runs in.
     fn place(&self, folder: &Path, network: bool) -> Option<Place> {
-        let is_jailed = self.is_sandboxed && self.sandbox.is_isolated();
-        is_jailed.then(|| Place { folder: folder.to_owned(), network })
+        self.is_jailed().then(|| Place { folder: folder.to_owned(), network })
+    }
+
+    /// Where a program finds its working folder.
+    fn seen(&self, folder: &Path) -> String {
+        if self.is_jailed() { WORK.to_owned() } else { folder.to_string_lossy().into_owned() }
     }
 
     /// Whether programs are held to limits.
@@ -138,26 +147,13 @@ impl Launcher {
         Self { command, live: None, is_running: false }
     }
 
-    /// How programs are kept together here; starts the launcher.
+    /// How programs are kept together here; starts the launcher, in this jail where one is named.
     ///
     /// # Errors
     /// One sentence: why the configured way cannot be had.
-    pub async fn containment(&mut self) -> Result<Containment, String> {
+    pub async fn containment(&mut self, place: Option<Place>) -> Result<Containment, String> {
         self.live = None;
-        let wanted = self.command.sandbox.wanted(None);
-        let (live, containment) = Live::start(&self.command, None, wanted).await?;
-        self.live = Some(live);
-        Ok(containment)
-    }
-
-    /// Makes a jail with this working folder and runs a program in it.
-    ///
-    /// # Errors
-    /// One sentence: why it cannot be had.
-    pub async fn try_jail(&mut self, folder: &Path) -> Result<Containment, String> {
-        let place = Place { folder: folder.to_owned(), network: false };
-        let wanted = self.command.sandbox.wanted(Some(&place));
-        let (live, containment) = Live::start(&self.command, Some(place), wanted).await?;
+        let (live, containment) = Live::start(&self.command, place).await?;
         self.live = Some(live);
         Ok(containment)
     }
@@ -215,18 +211,15 @@ impl Launcher {
         // A jail is made around one working folder, with or without a network.
         self.live.take_if(|live| live.place != place);
         if self.live.is_none() {
-            let wanted = self.command.sandbox.wanted(place.as_ref());
-            let started = Live::start(&self.command, place.clone(), wanted).await;
+            let started = Live::start(&self.command, place.clone()).await;
             let (live, _) = started.map_err(|problem| not_started(&problem))?;
             self.live = Some(live);
         }
-        let folder = if place.is_some() { Path::new(WORK) } else { program.folder };
-        let text = |path: &Path| path.to_string_lossy().into_owned();
         let start = Start {
-            program: text(program.path),
+            program: program.path.to_string_lossy().into_owned(),
             args: program.args,
             env: program.env.iter().map(|(name, value)| format!("{name}={value}")).collect(),
-            folder: text(folder),
+            folder: self.command.seen(program.folder),
             shown: program.shown,
             bounds: self.command.bounds().then_some(protocol::Bounds {
                 files: bounds.files,
@@ -306,17 +299,13 @@ impl Launcher {
 
     /// What a program is watched for.
     fn limits(&self, bounds: &Bounds, folder: Option<&Path>) -> Option<Limits> {
-        let seen = |folder: &Path| match self.command.place(folder, false) {
-            Some(_) => WORK.to_owned(),
-            None => folder.to_string_lossy().into_owned(),
-        };
         self.command.bounds().then(|| Limits {
             memory_bytes: bounds.memory_bytes,
             cpu_ms: bounds.cpu.map(|cpu| u64::try_from(cpu.as_millis()).unwrap_or(u64::MAX)),
             processes: bounds.processes,
             files: bounds.files,
             disk_bytes: bounds.disk_bytes,
-            folder: folder.map(seen),
+            folder: folder.map(|folder| self.command.seen(folder)),
         })
     }
 
@@ -364,11 +353,8 @@ impl Launcher {
 }
 
 impl Live {
-    async fn start(
-        command: &LauncherCommand,
-        place: Option<Place>,
-        wanted: Wanted,
-    ) -> Result<(Self, Containment), String> {
+    async fn start(command: &LauncherCommand, place: Option<Place>) -> Result<(Self, Containment), String> {
+        let wanted = command.sandbox.wanted(place.as_ref());
         let failed = |error: std::io::Error| format!("the launcher cannot be started: {error}");
         let (socket, theirs) = std::os::unix::net::UnixStream::pair().map_err(failed)?;
         socket.set_nonblocking(true).map_err(failed)?;

@@ -12,11 +12,8 @@ use serde::Serialize;
 use super::folder::Folder;
 use super::launched::{Launcher, LauncherCommand};
 use crate::launcher::protocol::{Plan, Shown, Wanted};
-use crate::launcher::{ENVIRONMENT, SOURCE, WORK};
+use crate::launcher::{ENVIRONMENT, SOURCE, SYSTEM, WORK};
 use crate::settings::{Containment, Level, SandboxSettings, Settings};
-
-/// What the machine's own programs and libraries are below; a jail shows it all.
-const SYSTEM: [&str; 7] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
 
 /// What programs in a folder of the `PATH` have beside that folder: libraries, and what version managers keep.
 const BESIDE: [&str; 8] = ["bin", "lib", "lib32", "lib64", "libexec", "plugins", "version", "versions"];
@@ -84,7 +81,7 @@ impl Sandbox {
             weaker => {
                 let level = if asked == Level::Off { Level::Off } else { Level::Limits };
                 let reason = weaker.and_then(Result::err);
-                let containment = Launcher::new(launcher.unsandboxed()).containment().await;
+                let containment = Launcher::new(launcher.unsandboxed()).containment(None).await;
                 containment.map(|containment| Held { level, reason, containment })
             }
         };
@@ -106,7 +103,8 @@ impl Sandbox {
 
     async fn try_jail(launcher: &LauncherCommand, run: &Path) -> Result<Containment, String> {
         let folder = Folder::make(run).map_err(|error| format!("no working folder can be made: {error}"))?;
-        Launcher::new(launcher.clone()).try_jail(folder.path()).await
+        let place = Place { folder: folder.path().to_owned(), network: false };
+        Launcher::new(launcher.clone()).containment(Some(place)).await
     }
 
     /// What holds.

@@ -7,6 +7,8 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
+use base64::prelude::{BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD, Engine};
+
 use crate::json;
 
 /// The shortest line that is looked for: anything shorter stands in too many texts by chance.
@@ -18,9 +20,6 @@ const MAX_FULL: usize = 1_024;
 /// The lengths at which programs break lines of base64 (RFC 2045, RFC 7468), and the shortest such line that is looked for.
 const WRAPPED: [usize; 2] = [76, 64];
 const MIN_WRAPPED: usize = 16;
-
-const STANDARD: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-const URL_SAFE: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
 /// What encoders of addresses leave as it is besides letters and digits: RFC 3986, with the slash, with the colon,
 /// JavaScript's `encodeURIComponent` and `encodeURI`.
@@ -99,12 +98,12 @@ fn ascii(text: &str, escapes: impl Fn(char) -> bool) -> String {
 /// Whole, with and without what fills it up; what is the same of it wherever it stands in a longer text; and its lines
 /// where it is broken into such.
 fn in_base64(value: &str, forms: &mut BTreeSet<String>) {
-    for alphabet in [STANDARD, URL_SAFE] {
-        let whole = base64(value.as_bytes(), alphabet);
+    for alphabet in [BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD] {
+        let whole = alphabet.encode(value);
         let padded = format!("{whole}{}", &"==="[..(4 - whole.len() % 4) % 4]);
         if value.len() <= MAX_FULL {
             for before in 0..3 {
-                let shifted = base64(&[&[0; 2][..before], value.as_bytes()].concat(), alphabet);
+                let shifted = alphabet.encode([&[0; 2][..before], value.as_bytes()].concat());
                 // Those characters of which all six bits are the value's.
                 let (first, end) = ((8 * before).div_ceil(6), 8 * (before + value.len()) / 6);
                 forms.insert(shifted[first..end].to_owned());
@@ -121,17 +120,6 @@ fn in_base64(value: &str, forms: &mut BTreeSet<String>) {
         }
         forms.extend([whole, padded]);
     }
-}
-
-/// Base64 (RFC 4648), not filled up.
-fn base64(bytes: &[u8], alphabet: &[u8; 64]) -> String {
-    let group = |group: &[u8]| {
-        let byte = |at: usize| u32::from(group.get(at).copied().unwrap_or(0));
-        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-        let characters = group.len() + 1;
-        (0..characters).map(move |at| char::from(alphabet[(bits >> (18 - 6 * at) & 63) as usize]))
-    };
-    bytes.chunks(3).flat_map(group).collect()
 }
 
 fn percent(text: &str, kept: &str, upper: bool) -> String {
@@ -164,9 +152,9 @@ mod tests {
             ("foob", "Zm9vYg"),
             ("foobar", "Zm9vYmFy"),
         ] {
-            assert_eq!(base64(text.as_bytes(), STANDARD), whole);
+            assert_eq!(BASE64_STANDARD_NO_PAD.encode(text), whole);
         }
-        assert_eq!(base64("ü?>~".as_bytes(), URL_SAFE), "w7w_Pn4");
+        assert_eq!(BASE64_URL_SAFE_NO_PAD.encode("ü?>~"), "w7w_Pn4");
     }
 
     #[test]
@@ -199,7 +187,7 @@ mod tests {
         for before in 0..7 {
             for after in 0..4 {
                 let text = format!("{}canary-0123456789{}", "x".repeat(before), "y".repeat(after));
-                let encoded = base64(text.as_bytes(), STANDARD);
+                let encoded = BASE64_STANDARD_NO_PAD.encode(text);
                 assert!(forms.iter().any(|form| encoded.contains(form)), "{before} {after}");
             }
         }
@@ -217,7 +205,7 @@ mod tests {
         assert!(forms.contains(&key.trim().replace('\r', "\\r").replace('\n', "\\n")));
         assert!(!forms.contains("ab"));
         assert!(forms.iter().all(|form| !form.contains(['\n', '\r'])));
-        let encoded = base64(key.trim().as_bytes(), STANDARD);
+        let encoded = BASE64_STANDARD_NO_PAD.encode(key.trim());
         assert!(forms.contains(&encoded[..76]) && forms.contains(&encoded[64..128]));
     }
 

@@ -4,16 +4,15 @@
 use std::collections::HashMap;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener as Listener};
-use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
 
 use super::DeniedListener;
+use crate::network;
 use crate::program::{function, tool};
 use crate::server::{Answer, Server};
 use crate::service::{Launch, Service};
@@ -26,23 +25,11 @@ const TURNS: usize = 12;
 
 /// Gives this thread a network and a view of the files of its own, in which names are asked of 127.0.0.53.
 fn enter(resolv: &std::path::Path) -> Result<(), String> {
-    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).map_err(|error| error.to_string())?;
-    let none = None::<&str>;
-    let bind = |flags, source: Option<&std::path::Path>, target: &str| {
-        mount(source, target, none, flags, none).map_err(|error| format!("{target}: {error}"))
-    };
-    bind(MsFlags::MS_REC | MsFlags::MS_PRIVATE, None, "/")?;
+    network::enter(PUBLIC)?;
     fs::write(resolv, "nameserver 127.0.0.53\noptions timeout:1 attempts:1\n")
         .map_err(|error| error.to_string())?;
-    bind(MsFlags::MS_BIND, Some(resolv), "/etc/resolv.conf")?;
-    let public = format!("{PUBLIC}/32");
-    for arguments in [["link", "set", "lo", "up"].as_slice(), &["addr", "add", &public, "dev", "lo"]] {
-        let done = Command::new("ip").args(arguments).output().map_err(|error| format!("ip: {error}"))?;
-        if !done.status.success() {
-            return Err(format!("ip: {}", String::from_utf8_lossy(&done.stderr)));
-        }
-    }
-    Ok(())
+    let (target, none) = ("/etc/resolv.conf", None::<&str>);
+    mount(Some(resolv), target, none, MsFlags::MS_BIND, none).map_err(|error| format!("{target}: {error}"))
 }
 
 /// How often each name was asked for in IPv4.

@@ -33,8 +33,6 @@ impl Acting {
         told: impl FnOnce(&T) -> (&'static str, Value) + Send + 'static,
     ) -> Result<T> {
         let (trail, origin) = (self.trail().clone(), self.origin.clone());
-        // Before the task, so that who gives up waiting leaves nothing behind.
-        trail.room().await;
         let work = async move {
             let done = work.await;
             match done.as_ref().map(told) {
@@ -47,7 +45,18 @@ impl Acting {
             }
             done
         };
-        let lost = |_| Err(Error::unavailable("the service failed on this request"));
+        self.to_its_end(work, "request").await
+    }
+
+    /// Does what changes something to its end, once there is room for an entry, also where its client leaves meanwhile.
+    async fn to_its_end<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+        what: &str,
+    ) -> Result<T> {
+        // Before the task, so that who gives up waiting leaves nothing behind.
+        self.trail().room().await;
+        let lost = |_| Err(Error::unavailable(format!("the service failed on this {what}")));
         tokio::spawn(work).await.unwrap_or_else(lost)
     }
 
@@ -60,7 +69,6 @@ impl Acting {
     ) -> Result<Vec<Result<Imported>>> {
         let ids: Vec<String> = definitions.iter().map(|definition| definition.id.clone()).collect();
         let (system, trail, origin) = (self.system.clone(), self.trail().clone(), self.origin.clone());
-        trail.room().await;
         let import = async move {
             let imported = system.import(kind, definitions, options).await;
             let action = Action::DefinitionImport;
@@ -84,13 +92,11 @@ impl Acting {
             }
             imported
         };
-        let lost = |_| Err(Error::unavailable("the service failed on this import"));
-        tokio::spawn(import).await.unwrap_or_else(lost)
+        self.to_its_end(import, "import").await
     }
 
     /// Makes a key; its entry has the id that it was given.
     pub(super) async fn create_key_recorded(&self, new: NewKey) -> Result<Issued> {
-        self.trail().room().await;
         let (trail, origin, system) = (self.trail().clone(), self.origin.clone(), self.system.clone());
         let create = async move {
             let issued = system.create_key(new).await;
@@ -102,8 +108,7 @@ impl Acting {
             }
             issued
         };
-        let lost = |_| Err(Error::unavailable("the service failed on this request"));
-        tokio::spawn(create).await.unwrap_or_else(lost)
+        self.to_its_end(create, "request").await
     }
 
     /// Ends an execution that is known to be the principal's, wherever it is.
