@@ -7,7 +7,7 @@ use crate::registry::{Store, StoreError};
 /// How many entries are removed in one commit.
 const FORGET: u64 = 5_000;
 
-/// How many entries a store in memory keeps.
+/// How many entries a store in memory keeps at least; what is beyond goes as soon as it fills a commit.
 const IN_MEMORY: u64 = 10_000;
 
 /// Entries that are too old.
@@ -25,7 +25,7 @@ pub struct Old {
 /// The store erred.
 pub async fn old(store: &Store, keep_days: u64, head: &Head) -> std::result::Result<Option<Old>, StoreError> {
     let (after, _) = store.audit_ends().await?;
-    let surplus = if store.is_in_memory() { head.sequence.saturating_sub(IN_MEMORY) } else { 0 };
+    let surplus = surplus(store, &after, head);
     let keep_ms = keep_days.saturating_mul(86_400_000);
     let oldest_ms = if keep_days > 0 { now_ms().saturating_sub(keep_ms) } else { 0 };
     let is_old = |link: &&Link| {
@@ -33,12 +33,23 @@ pub async fn old(store: &Store, keep_days: u64, head: &Head) -> std::result::Res
             || Entry::parse(&link.text)
                 .is_some_and(|entry| entry.at_ms < oldest_ms && link.sequence < head.sequence)
     };
+    // Mostly the first one is not old, and the others need not be read.
+    if !store.audit_entries(after.sequence, 1).await?.first().is_some_and(|first| is_old(&first)) {
+        return Ok(None);
+    }
     let links = store.audit_entries(after.sequence, FORGET).await?;
     // A chain that is broken stays as it is: what is wrong with it is not to vanish with age.
     let mut verifier = Verifier::new(after.clone());
     let whole = links.iter().take_while(is_old).take_while(|link| verifier.take(link).is_ok());
     let through = whole.last().map(Link::head);
     Ok(through.map(|through| Old { after, through }))
+}
+
+/// Up to which entry there are more than memory is to hold. Forgetting is an entry of its own, so that a single one beyond
+/// the number has to wait for others, or the log would never come to rest.
+fn surplus(store: &Store, after: &Head, head: &Head) -> u64 {
+    let most = IN_MEMORY + FORGET;
+    if store.is_in_memory() && head.sequence - after.sequence > most { after.sequence + FORGET } else { 0 }
 }
 
 #[cfg(test)]
@@ -67,6 +78,22 @@ mod tests {
         let links = store.audit_entries(0, 10).await.expect("read");
         assert_eq!(links.iter().map(|link| link.sequence).collect::<Vec<_>>(), [6, 7]);
         assert!(old(&store, 1, &links[1].head()).await.expect("read").is_none());
+    }
+
+    #[tokio::test]
+    async fn a_log_in_memory_comes_to_rest() {
+        let (store, trail) = (opened(Location::Memory).await, Trail::new(true));
+        let full = written(&store, &trail, 1..=IN_MEMORY + FORGET).await;
+        assert!(old(&store, 0, &full).await.expect("read").is_none());
+        let head = written(&store, &trail, 1..=1).await;
+        let found = old(&store, 0, &head).await.expect("read").expect("one too many");
+        assert_eq!((found.after.sequence, found.through.sequence), (0, FORGET));
+        let head = commit(&store, &trail, Some(head), Some(found)).await.expect("written");
+        assert!(
+            old(&store, 0, &head).await.expect("read").is_none(),
+            "that it forgot is no reason to forget"
+        );
+        assert!(verify(&store, None).await.expect("read").is_intact());
     }
 
     #[tokio::test]
