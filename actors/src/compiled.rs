@@ -10,6 +10,7 @@ use crate::definition::{Definition, Kind};
 use crate::error::{Code, Error, Result};
 use crate::execution::{Input, Runtime};
 use crate::json::{self, RawObject};
+use crate::schema::Misfit;
 use crate::spec::Spec;
 
 /// A definition with the number of its revision.
@@ -134,22 +135,15 @@ impl Compiled {
         let merged: std::collections::BTreeMap<_, _> =
             self.defaults.iter().filter(|(key, _)| !given.contains_key(*key)).chain(&given).collect();
         let text = serde_json::to_string(&merged).map_err(|error| Error::invalid(error.to_string()))?;
-        // Strictly: of what came over REST the inside of the values was not read before.
+        // Strictly: over REST what is inside was not read before.
         let value = json::parse(&text)?;
-        let problem = match &self.spec.input {
-            Some(schema) => schema.check(&value).err(),
-            None => None,
-        };
+        let misfit = self.spec.input.as_ref().and_then(|schema| schema.check(&value).err());
         let missing = || {
-            self.spec
-                .missing_field(&value)
-                .map(|place| format!("{place}: is wanted by a template and missing"))
+            let place = self.spec.missing_field(&value)?;
+            Some(Misfit { place, reason: "is wanted by a template and missing".into() })
         };
-        match problem.or_else(missing) {
-            Some(message) => {
-                let place = message.split(": ").next().unwrap_or_default().to_owned();
-                Err(Error::new(Code::Unprocessable, message).at(place))
-            }
+        match misfit.or_else(missing) {
+            Some(misfit) => Err(Error::new(Code::Unprocessable, misfit.to_string()).at(misfit.place)),
             None => Ok(Input { text: json::compact(&text) }),
         }
     }
@@ -196,6 +190,10 @@ mod tests {
         let error = tool.input(json::members(r#"{"value":"x"}"#).expect("valid")).expect_err("wrong type");
         assert!(error.to_string().starts_with("/value: "), "{error}");
         assert_eq!(error.details().expect("a place")["field"], "/value");
+
+        let tool = compiled(r#"{"input_schema":{"properties":{"a: b":{"type":"integer"}}}}"#, "{}");
+        let error = tool.input(json::members(r#"{"a: b":"x"}"#).expect("valid")).expect_err("wrong type");
+        assert_eq!(error.details().expect("a place")["field"], "/a: b");
 
         let tool = compiled(r#"{"args":["{{name}}"]}"#, "{}");
         let error = tool.input(RawObject::new()).expect_err("no name");

@@ -199,7 +199,7 @@ impl Patch {
         texts: &mut RawObject,
         is_judged: bool,
     ) -> Result<()> {
-        let unknown = || Error::invalid(format!("unknown field `{field}`")).at(field);
+        let unknown = || Error::invalid(format!("unknown field `{}`", json::shown(field))).at(field);
         let mut text = || texts.remove(field).map(|raw| json::compact(raw.get())).unwrap_or_default();
         match field.strip_prefix(kind.name()).ok_or_else(unknown)? {
             "_id" => {

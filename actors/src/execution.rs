@@ -288,8 +288,9 @@ impl Options {
                     options.idempotency_key = Some(key.into());
                 }
                 _ => {
+                    let shown = json::shown(name);
                     let known = "`stream`, `timeout_ms`, `priority` and `idempotency_key`";
-                    return Err(Error::invalid(format!("unknown option `{name}`; there are {known}"))
+                    return Err(Error::invalid(format!("unknown option `{shown}`; there are {known}"))
                         .at(format!("options.{name}")));
                 }
             }

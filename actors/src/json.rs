@@ -35,12 +35,19 @@ pub fn parse(text: &str) -> Result<Value> {
         .map_err(|error| Error::invalid(format!("not valid JSON: {error}")))
 }
 
-/// Splits an object that [`parse`] has checked into its members' texts.
+/// Splits an object into its members' texts. What is inside of them is [`parse`]'s to check.
 ///
 /// # Errors
-/// `invalid` where the text is no object.
+/// `invalid` where the text is no object, or a key stands twice.
 pub fn members(text: &str) -> Result<RawObject> {
-    serde_json::from_str(text).map_err(|error| Error::invalid(format!("not a JSON object: {error}")))
+    let mut object = RawObject::new();
+    for (key, member) in ordered_members(text)? {
+        if object.contains_key(&key) {
+            return Err(Error::invalid(format!("not valid JSON: the key `{}` stands twice", shown(&key))));
+        }
+        object.insert(key, member);
+    }
+    Ok(object)
 }
 
 /// The same, in the order in which they stand.
@@ -50,6 +57,7 @@ pub fn members(text: &str) -> Result<RawObject> {
 pub fn ordered_members(text: &str) -> Result<Vec<(String, Box<RawValue>)>> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let members = deserializer.deserialize_map(Members);
+    let members = members.and_then(|members| deserializer.end().map(|()| members));
     members.map_err(|error| Error::invalid(format!("not a JSON object: {error}")))
 }
 
@@ -114,6 +122,20 @@ pub fn depth(text: &str) -> usize {
 /// A JSON string literal.
 pub fn quote(text: &str) -> String {
     Value::from(text).to_string()
+}
+
+/// How much of a client's key an error repeats, in characters.
+const MAX_SHOWN: usize = 256;
+
+/// A client's key as an error repeats it: bounded, on one line.
+pub fn shown(key: &str) -> String {
+    let more = key.chars().nth(MAX_SHOWN).map(|_| '…');
+    one_line(&key.chars().take(MAX_SHOWN).chain(more).collect::<String>())
+}
+
+/// The same text without line breaks and other control characters.
+pub fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 /// What a value is called in an error.
@@ -232,6 +254,9 @@ mod tests {
             let error = parse(text).expect_err("a duplicate");
             assert!(error.to_string().contains("\"a\" stands twice"), "{error}");
         }
+        let error = members(r#"{"a":1,"\u0061":2}"#).expect_err("a duplicate");
+        assert!(error.to_string().contains("`a` stands twice"), "{error}");
+        assert!(members("{} {}").is_err() && members("[]").is_err());
     }
 
     #[test]
@@ -245,6 +270,13 @@ mod tests {
         }
         let text = r#"{"$serde_json::private":"5","$ref":"a"}"#;
         assert_eq!(parse(text).ok(), serde_json::from_str(text).ok());
+    }
+
+    #[test]
+    fn a_clients_key_is_shown_on_one_line_and_bounded() {
+        assert_eq!(shown("a\r\nb"), "a\u{fffd}\u{fffd}b");
+        assert_eq!(shown(&"é".repeat(256)), "é".repeat(256));
+        assert_eq!(shown(&"é".repeat(257)), "é".repeat(256) + "…");
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! What an input or output must be: a JSON Schema, or the shorter `api_spec`, which becomes one. Pure.
 
+use std::fmt;
+
 use jsonschema::PatternOptions;
 use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
-use crate::json::type_name;
+use crate::json::{one_line, type_name};
 
 /// How much of a failing value an error repeats, in characters.
 const MAX_MESSAGE_CHARS: usize = 300;
@@ -13,6 +15,22 @@ const MAX_MESSAGE_CHARS: usize = 300;
 #[derive(Debug)]
 pub struct Schema {
     validator: jsonschema::Validator,
+}
+
+/// Where a value does not fit, and why. As text, one sentence that begins with the place:
+/// `/value: "x" is not of type "integer"`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Misfit {
+    /// A JSON pointer; `/` for the whole.
+    pub place: String,
+    /// Why.
+    pub reason: String,
+}
+
+impl fmt::Display for Misfit {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}", one_line(&self.place), self.reason)
+    }
 }
 
 impl Schema {
@@ -25,7 +43,7 @@ impl Schema {
         let options = jsonschema::options().with_pattern_options(PatternOptions::regex());
         let built = options.build(schema);
         let validator = built.map_err(|error| {
-            let place = error.instance_path().to_string();
+            let place = one_line(error.instance_path().as_str());
             Error::invalid(format!("not a JSON Schema: {place}: {}", shortened(&error.to_string())))
         })?;
         Ok(Self { validator })
@@ -39,23 +57,23 @@ impl Schema {
         Self::compile(&object_schema(fields)?)
     }
 
-    /// Whether the value fits; if not, the place (a JSON pointer, empty for the whole) and why.
+    /// Whether the value fits.
     ///
     /// # Errors
-    /// One sentence that begins with the place: `/value: "x" is not of type "integer"`.
-    pub fn check(&self, value: &Value) -> std::result::Result<(), String> {
+    /// If not, the place and why.
+    pub fn check(&self, value: &Value) -> std::result::Result<(), Misfit> {
         self.validator.validate(value).map_err(|error| {
-            let path = error.instance_path().to_string();
-            let place = if path.is_empty() { "/" } else { &path };
-            format!("{place}: {}", shortened(&error.to_string()))
+            let path = error.instance_path().as_str();
+            let place = if path.is_empty() { "/" } else { path }.to_owned();
+            Misfit { place, reason: shortened(&error.to_string()) }
         })
     }
 }
 
 fn shortened(message: &str) -> String {
     match message.char_indices().nth(MAX_MESSAGE_CHARS) {
-        Some((end, _)) => format!("{}…", &message[..end]),
-        None => message.to_owned(),
+        Some((end, _)) => format!("{}…", one_line(&message[..end])),
+        None => one_line(message),
     }
 }
 
@@ -120,10 +138,21 @@ mod tests {
         }))
         .expect("a schema");
         assert!(schema.check(&json!({"value": 5})).is_ok());
-        let place = |value| schema.check(&value).expect_err("does not fit");
+        let place = |value| schema.check(&value).expect_err("does not fit").to_string();
         assert!(place(json!({"value": "x"})).starts_with("/value: "));
         assert!(place(json!({"value": 1, "list": ["a", 2]})).starts_with("/list/1: "));
         assert!(place(json!({})).starts_with("/: \"value\" is a required property"));
+    }
+
+    #[test]
+    fn a_key_with_line_breaks_and_colons_is_a_place_too() {
+        let schema = json!({"properties": {"a: b\nc": {"type": "integer"}}});
+        let schema = Schema::compile(&schema).expect("a schema");
+        let misfit = schema.check(&json!({"a: b\nc": "x\ny"})).expect_err("no integer");
+        assert_eq!(misfit.place, "/a: b\nc");
+        assert!(misfit.to_string().starts_with("/a: b\u{fffd}c: \"x"), "{misfit}");
+        let error = Schema::compile(&json!({"properties": {"a\nb": {"type": 5}}})).expect_err("no type");
+        assert!(!error.to_string().contains('\n'), "{error}");
     }
 
     #[test]
@@ -153,8 +182,8 @@ mod tests {
         ] {
             let mut value = good.clone();
             *value.pointer_mut(pointer).expect("there") = bad;
-            let error = schema.check(&value).expect_err(pointer);
-            assert!(error.starts_with(&format!("{pointer}: ")), "{error}");
+            let misfit = schema.check(&value).expect_err(pointer);
+            assert_eq!(misfit.place, pointer, "{misfit}");
         }
         let mut lacking = good;
         lacking.as_object_mut().expect("an object").remove("place");

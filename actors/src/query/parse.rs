@@ -9,6 +9,7 @@ use super::path::{Path, Segment};
 use super::{Element, Node, Test, Text, Type, order};
 use crate::definition::Kind;
 use crate::error::{Error, Result};
+use crate::json::shown;
 
 /// What a field can be asked with; `$and`, `$or` and `$nor` stand where fields do.
 const OPERATORS: &str = "$eq, $ne, $gt, $gte, $lt, $lte, $in, $nin, $all, $size, $exists, $type, $elemMatch, $regex, \
@@ -429,13 +430,6 @@ fn misplaced(name: &str) -> Error {
 fn below(place: &str, key: &str) -> String {
     let key = shown(key);
     if place.is_empty() { key } else { format!("{place}.{key}") }
-}
-
-/// A client's key as an error repeats it: bounded, on one line.
-fn shown(key: &str) -> String {
-    let more = key.chars().nth(MAX_SEGMENT_CHARS).map(|_| '…');
-    let visible = |c: char| if c.is_control() { '\u{fffd}' } else { c };
-    key.chars().take(MAX_SEGMENT_CHARS).map(visible).chain(more).collect()
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! What `$text` asks for: words, phrases, and words that must not be there, in MongoDB's notation.
 
-use crate::error::{Error, Result};
 use serde_json::Value;
+
+use crate::error::{Error, Result};
+use crate::json::shown;
 
 /// How long a search may be, in characters, and how many words and phrases it may have.
 const MAX_CHARS: usize = 1_000;
@@ -27,6 +29,7 @@ impl Text {
         let wrong = || Error::invalid("`$text` takes {\"$search\": \"words\"}").at(place);
         let map = operand.as_object().ok_or_else(wrong)?;
         if let Some(unknown) = map.keys().find(|key| *key != "$search") {
+            let unknown = shown(unknown);
             let message = format!("`{unknown}` is not supported in `$text`; it has `$search`");
             return Err(Error::invalid(message).at(format!("{place}.{unknown}")));
         }
@@ -101,6 +104,7 @@ mod tests {
             (json!({}), "$text"),
             (json!({ "$search": 5 }), "$text"),
             (json!({ "$search": "x", "$language": "en" }), "$text.$language"),
+            (json!({ "$search": "x", "a\nb": "en" }), "$text.a\u{fffd}b"),
             (json!({ "$search": " - " }), "$text.$search"),
             (json!({ "$search": "-x" }), "$text.$search"),
             (json!({ "$search": "x".repeat(1_001) }), "$text.$search"),

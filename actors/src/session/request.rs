@@ -71,7 +71,9 @@ fn one_of_many(value: &Value, text: &str) -> Result<Asked> {
         let Some(uuid) = value.get(field) else { continue };
         let others = value.as_object().into_iter().flatten().map(|(name, _)| name);
         if let Some(other) = others.into_iter().find(|name| *name != field && *name != "id") {
-            return Err(Error::invalid(format!("unknown field `{other}` beside `{field}`")).at(other));
+            return Err(
+                Error::invalid(format!("unknown field `{}` beside `{field}`", json::shown(other))).at(other)
+            );
         }
         let uuid = uuid.as_str().and_then(|uuid| uuid.parse().ok());
         let wrong = || Error::invalid(format!("`{field}` is not the uuid of an execution")).at(field);
@@ -94,7 +96,7 @@ impl Request {
         for field in object.keys() {
             let is_known = *field == id_field || field == "input_data" || field == "options";
             if !is_known && !more.contains(&field.as_str()) {
-                return Err(Error::invalid(format!("unknown field `{field}`")).at(field));
+                return Err(Error::invalid(format!("unknown field `{}`", json::shown(field))).at(field));
             }
         }
         let (Some(id), Some(input)) = (object.get(&id_field), object.get("input_data")) else {
@@ -143,6 +145,7 @@ mod tests {
             (r#"{"tool_id":"t","input_data":[]}"#, "`input_data` is an array, not an object"),
             (r#"{"tool_id":"t","input_data":{},"x":1}"#, "unknown field `x`"),
             (r#"{"tool_id":"t","input_data":{},"id":1}"#, "unknown field `id`"),
+            (r#"{"tool_id":"t","input_data":{},"a\nb":1}"#, "unknown field `a\u{fffd}b`"),
             (r#"{"tool_id":"t","input_data":{"a":1,"a":2}}"#, "stands twice"),
             ("[]", "the request is an array, not an object"),
             ("nonsense", "not valid JSON"),

@@ -5,6 +5,7 @@
 use libfuzzer_sys::fuzz_target;
 use org_executor_fuzz::compiled::{Compiled, Revision};
 use org_executor_fuzz::definition::{Definition, Kind};
+use org_executor_fuzz::error::Code;
 use org_executor_fuzz::schema::Schema;
 use org_executor_fuzz::spec::{Spec, filled, pieces};
 use org_executor_fuzz::{json, judge};
@@ -55,8 +56,10 @@ fn metadata(metadata: &Value, inputs: &[Value]) {
 fn check(schema: &Schema, input: &Value) {
     let found = schema.check(input);
     assert_eq!(schema.check(input), found);
-    if let Err(message) = found {
-        assert!(message.starts_with('/') && message.contains(": "), "{message}");
+    if let Err(misfit) = found {
+        let is_there = misfit.place == "/" || input.pointer(&misfit.place).is_some();
+        assert!(is_there && !misfit.reason.is_empty(), "{misfit}");
+        assert!(!misfit.to_string().contains('\n'), "it is one line: {misfit}");
     }
 }
 
@@ -70,7 +73,10 @@ fn run(definition: Definition, inputs: &[Value]) {
         let given = json::members(&input.to_string()).expect("it is an object");
         match compiled.input(given) {
             Ok(taken) => assert_eq!(taken.value(), *input, "what runs is what was checked"),
-            Err(error) => judge::error_with_place(&error),
+            Err(error) => {
+                judge::error_with_place(&error);
+                assert_eq!(error.code(), Code::Unprocessable, "{error}");
+            }
         }
     }
 }
