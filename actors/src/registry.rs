@@ -8,7 +8,7 @@
 //! Writes run one after the other, in the order in which they came. Reads run beside them and beside each
 //! other; queries, which may look at many definitions, only a few at a time.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -59,6 +59,10 @@ pub type Lease = Arc<OwnedMutexGuard<Arc<Store>>>;
 /// How many queries look through definitions at the same time.
 const CONCURRENT_QUERIES: usize = 2;
 
+/// How many new definitions are written in one commit at most, and how many bytes of metadata.
+const TOGETHER: usize = 256;
+const TOGETHER_BYTES: usize = 1024 * 1024;
+
 /// How long what was written may wait for the text index to commit it, where nobody searches.
 const INDEX_DELAY: Duration = Duration::from_secs(1);
 
@@ -76,6 +80,8 @@ type Pinning = std::result::Result<Write, (Error, Reply<Arc<Compiled>>)>;
 enum Turn {
     One(Write),
     Many(Import),
+    /// New definitions of one kind, no two of one id.
+    New(Kind, Vec<Write>),
 }
 
 /// A write that was made.
@@ -84,6 +90,7 @@ enum Turn {
 pub enum Done {
     One(Box<write::Done>),
     Many(import::Done),
+    New(Vec<write::Done>),
 }
 
 /// Where an answer goes.
@@ -608,16 +615,40 @@ impl State {
         if self.writing {
             return;
         }
-        let Some(turn) = self.writes.pop_front() else { return };
+        let Some(turn) = self.next_turn() else { return };
         self.writing = true;
         let lease = self.lease();
         let work = async move {
             match turn {
                 Turn::One(write) => Done::One(Box::new(write::perform(lease, write).await)),
                 Turn::Many(import) => Done::Many(import::perform(lease, import).await),
+                Turn::New(kind, writes) => Done::New(write::create_together(lease, kind, writes).await),
             }
         };
         self.effects.run(work, Msg::Written);
+    }
+
+    /// What is written next: new definitions that wait one after the other go together.
+    fn next_turn(&mut self) -> Option<Turn> {
+        let first = self.writes.pop_front()?;
+        let Turn::One(write) = &first else { return Some(first) };
+        let Some(added) = write.added() else { return Some(first) };
+        let (kind, mut ids) = (added.kind, HashSet::from([added.id.clone()]));
+        let mut bytes = added.metadata.len();
+        let mut joins = |turn: &Turn| {
+            let Turn::One(write) = turn else { return false };
+            write.added().is_some_and(|next| {
+                bytes += next.metadata.len();
+                next.kind == kind && bytes <= TOGETHER_BYTES && ids.insert(next.id.clone())
+            })
+        };
+        let others = self.writes.iter().take(TOGETHER - 1).take_while(|turn| joins(turn)).count();
+        if others == 0 {
+            return Some(first);
+        }
+        let turns = std::iter::once(first).chain(self.writes.drain(..others));
+        let writes = turns.filter_map(|turn| if let Turn::One(write) = turn { Some(write) } else { None });
+        Some(Turn::New(kind, writes.collect()))
     }
 
     fn written(&mut self, result: std::result::Result<Done, Panicked>) {
@@ -626,6 +657,7 @@ impl State {
         self.known.forget_names();
         match result {
             Ok(Done::One(done)) => self.settle(*done),
+            Ok(Done::New(all)) => all.into_iter().for_each(|done| self.settle(done)),
             Ok(Done::Many(done)) => {
                 done.updated.iter().for_each(|id| self.known.remove(done.kind, id));
                 done.answer();

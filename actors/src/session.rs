@@ -142,7 +142,7 @@ pub struct Args {
     /// The handle to everything else, as who asks may use it.
     pub acting: Acting,
     /// The way to the edge; that it closes without a last frame tells that the session failed.
-    pub frames: mpsc::Sender<Frame>,
+    pub frames: mpsc::Sender<Box<Frame>>,
     /// What is on that way.
     pub backlog: Arc<Backlog>,
     /// The way of log lines to the edge.
@@ -454,7 +454,8 @@ impl State {
     fn send(&mut self, id: Option<Arc<str>>, uuid: Option<Uuid>, news: News) {
         let is_over = news.is_last() && (self.args.door != Door::Many || self.is_left());
         let may_have_it = self.args.backlog.add(news.bytes());
-        let frame = Frame { id, uuid, news };
+        // A channel makes room for 32 of them at once, on each connection that there is.
+        let frame = Box::new(Frame { id, uuid, news });
         // The edge takes each frame at once, or its client does not read: its outcomes stay where they are recorded.
         let is_stuck = self.args.frames.try_send(frame).is_err() || !may_have_it;
         if is_stuck {

@@ -103,7 +103,7 @@ pub struct Connection {
     /// Where the request goes.
     pub session: session::Ref,
     /// What is to be written; it closes without a last frame when the session failed.
-    pub frames: mpsc::Receiver<Frame>,
+    pub frames: mpsc::Receiver<Box<Frame>>,
     /// What came on that way and is not written yet.
     pub backlog: Arc<Backlog>,
     /// Log lines, where the request asked for them.

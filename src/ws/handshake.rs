@@ -21,7 +21,9 @@ use crate::credentials::{self, SUBPROTOCOL};
 use crate::envelope::{headers, refusal, status};
 use crate::tls::Stream;
 
-/// The library would take 128 KiB for each connection at once, and let the write buffer grow without end.
+/// The library would take 128 KiB for each connection at once, and let the write buffer grow without end. What is read at a time
+/// is kept for as long as the connection stays.
+const READ_BUFFER_BYTES: usize = 2 * 1024;
 const BUFFER_BYTES: usize = 4 * 1024;
 
 /// What may wait in it to be written to a client that reads slowly; large frames go past it.
@@ -43,7 +45,7 @@ pub struct Opened {
 pub async fn open(stream: Stream, address: IpAddr, edge: &Edge) -> Option<Opened> {
     let (mut door, mut traceparent, mut acting) = (None, None, None);
     let config = WebSocketConfig::default()
-        .read_buffer_size(BUFFER_BYTES)
+        .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(BUFFER_BYTES)
         .max_write_buffer_size(WRITE_BUFFER_BYTES)
         .max_message_size(Some(edge.config.message_bytes))

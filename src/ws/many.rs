@@ -105,9 +105,10 @@ impl Many {
     }
 
     /// Writes what came from the session, in one go.
-    async fn write(&mut self, socket: &mut Socket, frames: &mut Vec<Frame>) -> Option<()> {
+    async fn write(&mut self, socket: &mut Socket, frames: &mut Vec<Box<Frame>>) -> Option<()> {
         let (mut texts, mut bytes) = (Vec::with_capacity(frames.len()), 0);
-        for Frame { id, uuid, news } in frames.drain(..) {
+        for frame in frames.drain(..) {
+            let Frame { id, uuid, news } = *frame;
             bytes += news.bytes();
             if news.is_last() {
                 self.open = self.open.saturating_sub(1);

@@ -1,17 +1,23 @@
 //! What is recorded, before it has its place in the chain: who did what, from where, and what came of it. Pure.
 
-use std::fmt;
+use std::borrow::Cow;
+use std::fmt::{self, Write};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::Entry;
+use super::{write_object, write_string};
 use crate::error::{Code, Error};
 use crate::execution::{Client, now_ms};
 
 /// How long a text of an entry may be, in characters; what is longer is cut.
 const MAX_TEXT: usize = 512;
+
+/// About how long the text of an entry is, in bytes.
+const TYPICAL: usize = 384;
+
+const TAKES_ALL: &str = "a string takes every text";
 
 /// What was done or asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -172,30 +178,42 @@ impl Event {
         Self { at_ms: now_ms(), origin, action, subject: subject.to_string(), result: code.as_str(), detail }
     }
 
-    /// The entry that it is at this place of the chain.
-    pub(super) fn entry(&self, sequence: u64) -> Entry {
-        Entry {
-            sequence,
-            at_ms: self.at_ms,
-            principal: cut(&self.origin.principal),
-            address: self.origin.address.map_or_else(String::new, |address| address.to_string()),
-            door: self.origin.door.name().to_owned(),
-            action: self.action.name().to_owned(),
-            subject: cut(&self.subject),
-            result: self.result.to_owned(),
-            detail: match &self.detail {
-                Value::Object(detail) => shortened(detail),
-                _ => Map::new(),
-            },
+    /// The text of the entry that it is at this place of the chain, which is what is hashed: one line of JSON with its fields
+    /// in this order and nothing but printable ASCII, so that no name or message can look like another field or another
+    /// line, in a file as on a terminal.
+    pub(super) fn text(&self, sequence: u64) -> String {
+        let mut text = String::with_capacity(TYPICAL);
+        let at_ms = self.at_ms;
+        write!(text, r#"{{"sequence":{sequence},"at_ms":{at_ms},"principal":"#).expect(TAKES_ALL);
+        write_string(&mut text, &cut(&self.origin.principal));
+        text.push_str(r#","address":""#);
+        if let Some(address) = self.origin.address {
+            write!(text, "{address}").expect(TAKES_ALL);
         }
+        let (door, action) = (self.origin.door.name(), self.action.name());
+        write!(text, r#"","door":"{door}","action":"{action}","subject":"#).expect(TAKES_ALL);
+        write_string(&mut text, &cut(&self.subject));
+        write!(text, r#","result":"{}","detail":"#, self.result).expect(TAKES_ALL);
+        match &self.detail {
+            Value::Object(detail) if detail.values().any(is_long) => {
+                write_object(&mut text, &shortened(detail))
+            }
+            Value::Object(detail) => write_object(&mut text, detail),
+            _ => text.push_str("{}"),
+        }
+        text.push('}');
+        text
     }
 }
 
-fn cut(text: &str) -> String {
-    match text.char_indices().nth(MAX_TEXT) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
+fn is_long(value: &Value) -> bool {
+    value.as_str().is_some_and(|text| text.len() > MAX_TEXT)
+}
+
+fn cut(text: &str) -> Cow<'_, str> {
+    // No text has more characters than bytes.
+    let end = if text.len() > MAX_TEXT { text.char_indices().nth(MAX_TEXT) } else { None };
+    end.map_or(Cow::Borrowed(text), |(end, _)| format!("{}…", &text[..end]).into())
 }
 
 fn shortened(detail: &Map<String, Value>) -> Map<String, Value> {
@@ -205,13 +223,14 @@ fn shortened(detail: &Map<String, Value>) -> Map<String, Value> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Entry;
     use super::super::tests::event;
     use super::*;
 
     #[test]
     fn a_long_text_is_cut() {
         let entry = Event { detail: json!({ "message": "é".repeat(9_999) }), ..event(&"x".repeat(9_999)) };
-        let entry = entry.entry(1);
+        let entry = Entry::parse(&entry.text(1)).expect("an entry");
         assert_eq!(entry.subject.chars().count(), MAX_TEXT + 1);
         assert_eq!(entry.detail["message"].as_str().map(|text| text.chars().count()), Some(MAX_TEXT + 1));
     }

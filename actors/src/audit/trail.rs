@@ -21,7 +21,7 @@ use crate::error::{Code, Error};
 const MAX_WAITING: usize = 65_536;
 
 /// How many entries are written in one commit.
-const BATCH: usize = 2_000;
+const BATCH: usize = 4_000;
 
 /// How long the entries of executions gather before they are written: each commit is one more for the disk.
 const GATHER: Duration = Duration::from_millis(250);
@@ -38,7 +38,7 @@ pub struct Trail {
 
 #[derive(Default)]
 struct Waiting {
-    queue: VecDeque<Event>,
+    queue: VecDeque<Arc<Event>>,
     refusals: Refusals,
     /// How many were added, and how many of them are on disk.
     added: u64,
@@ -186,7 +186,7 @@ impl Trail {
     }
 
     /// The first of those that wait; they go on to wait until they are written.
-    pub fn front(&self) -> Vec<Event> {
+    pub fn front(&self) -> Vec<Arc<Event>> {
         let mut waiting = self.lock();
         waiting.is_urgent &= waiting.queue.len() > BATCH;
         waiting.queue.iter().take(BATCH).cloned().collect()
@@ -202,10 +202,11 @@ impl Trail {
         let mut waiting = self.lock();
         let written = waiting.under_way.take().filter(|(expected, _)| expected == head);
         let Some((_, entries)) = written else { return };
-        waiting.queue.drain(..entries);
+        let done: Vec<_> = waiting.queue.drain(..entries).collect();
         waiting.written += entries as u64;
         waiting.since = (!waiting.queue.is_empty()).then(Instant::now);
         drop(waiting);
+        drop(done);
         self.taken.notify_waiters();
     }
 
@@ -225,7 +226,7 @@ impl Waiting {
         self.is_urgent |= !event.action.is_frequent();
         self.since.get_or_insert_with(Instant::now);
         self.added += 1;
-        self.queue.push_back(event);
+        self.queue.push_back(Arc::new(event));
     }
 
     /// Whether nothing more has to gather.
@@ -249,7 +250,7 @@ mod tests {
         for subject in ["a", "b", "c"] {
             trail.add(event(subject));
         }
-        let subjects = || trail.front().into_iter().map(|event| event.subject).collect::<Vec<_>>();
+        let subjects = || trail.front().iter().map(|event| event.subject.clone()).collect::<Vec<_>>();
         trail.begin(head(2), 2);
         trail.settle(&head(0));
         assert_eq!((subjects(), trail.written()), (vec!["a".into(), "b".into(), "c".into()], 0));

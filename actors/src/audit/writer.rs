@@ -28,6 +28,9 @@ const TICK: Duration = Duration::from_secs(1);
 /// How soon a commit that failed is tried again.
 const AGAIN: Duration = Duration::from_millis(250);
 
+/// How many entries are made before others have their turn.
+const AT_ONCE: usize = 64;
+
 /// How often old entries are looked for, where none were found.
 const SWEEP: Duration = Duration::from_secs(3_600);
 
@@ -318,13 +321,17 @@ pub(super) async fn commit(
             head
         }
     };
-    let events = trail.front();
+    let events: Vec<Arc<Event>> = trail.front();
     let (mut links, mut last) = (Vec::with_capacity(events.len() + 1), head);
     let forgetting = old.as_ref().map(|old| {
         let detail = forget_detail(&old.through);
-        Event::done(Arc::new(Origin::service()), Action::AuditForget, "audit", detail)
+        Arc::new(Event::done(Arc::new(Origin::service()), Action::AuditForget, "audit", detail))
     });
-    for event in forgetting.iter().chain(&events) {
+    for (place, event) in forgetting.iter().chain(&events).enumerate() {
+        if place % AT_ONCE == AT_ONCE - 1 {
+            // Others have something to do meanwhile.
+            tokio::task::yield_now().await;
+        }
         let link = Link::after(&last, event);
         last = link.head();
         links.push(link);

@@ -1,5 +1,5 @@
-//! What the registry writes, one change after the other: each is checked against what is stored, then stored. Many at
-//! a time are in `import`.
+//! What the registry writes, one change after the other: each is checked against what is stored, then stored. New definitions
+//! that wait together are stored together, since each commit waits for the disk. An import's are in `import`.
 
 use std::sync::Arc;
 
@@ -49,6 +49,14 @@ impl Change {
 }
 
 impl Write {
+    /// The definition that it adds, where it does.
+    pub fn added(&self) -> Option<&Definition> {
+        match &self.change {
+            Change::Create(definition, _) => Some(definition),
+            _ => None,
+        }
+    }
+
     /// With what its source is.
     pub fn with(mut self, found: Option<Pin>) -> Self {
         match &mut self.change {
@@ -83,14 +91,51 @@ pub async fn perform(lease: Lease, write: Write) -> Done {
         Change::Update { kind, id, .. } | Change::RollBack { kind, id, .. } => (*kind, id.clone(), false),
         Change::Delete { kind, id, .. } => (*kind, id.clone(), true),
     };
-    let result = match apply(&lease, change).await {
-        Ok(result) => result,
-        Err(error) => {
-            tracing::error!(%error, id, "the store failed on a write");
-            Err(Error::unavailable("the store failed, and whether this was written is unknown"))
-        }
-    };
+    let result = apply(&lease, change).await.unwrap_or_else(|error| Err(unknown(&error, &id)));
     Done { kind, id, removed, result, reply, _permit: permit }
+}
+
+/// Adds definitions of one kind, no two of one id: all in one commit, or one after the other where the id of one is taken.
+pub async fn create_together(lease: Lease, kind: Kind, writes: Vec<Write>) -> Vec<Done> {
+    let checked: Vec<Result<Added>> = writes.iter().filter_map(|write| added(&lease, write)).collect();
+    let change = |(revision, _): &Added| store::Change::Create(revision.clone());
+    let changes: Vec<store::Change> = checked.iter().flatten().map(change).collect();
+    let stored = if changes.is_empty() { Ok(()) } else { lease.apply(kind, &changes).await };
+    if let Err(StoreError::Exists) = stored {
+        let mut done = Vec::with_capacity(writes.len());
+        for write in writes {
+            done.push(perform(lease.clone(), write).await);
+        }
+        return done;
+    }
+    let settle = |(write, checked): (Write, Result<Added>)| {
+        let id = write.added().map(|definition| definition.id.clone()).unwrap_or_default();
+        let result = checked.and_then(|(_, compiled)| match &stored {
+            Ok(()) => Ok(compiled),
+            Err(error) => Err(unknown(error, &id)),
+        });
+        Done { kind, id, removed: false, result, reply: write.reply, _permit: write.permit }
+    };
+    writes.into_iter().zip(checked).map(settle).collect()
+}
+
+type Added = (Revision, Arc<Compiled>);
+
+fn added(store: &Store, write: &Write) -> Option<Result<Added>> {
+    let Change::Create(definition, pin) = &write.change else { return None };
+    Some(first(store, (**definition).clone(), pin.clone()))
+}
+
+/// A definition as its first revision.
+fn first(store: &Store, definition: Definition, pin: Option<Pin>) -> Result<Added> {
+    let now = store.now();
+    let revision = Revision { definition, number: 1, created_ms: now, updated_ms: now, pin };
+    Compiled::new(&revision).map(|compiled| (revision, compiled))
+}
+
+fn unknown(error: &StoreError, id: &str) -> Error {
+    tracing::error!(%error, id, "the store failed on a write");
+    Error::unavailable("the store failed, and whether this was written is unknown")
 }
 
 /// The outer error is the store's, the inner one the caller's.
@@ -113,10 +158,8 @@ async fn create(
     pin: Option<Pin>,
 ) -> std::result::Result<Result<Arc<Compiled>>, StoreError> {
     let kind = definition.kind;
-    let now = store.now();
-    let revision = Revision { definition, number: 1, created_ms: now, updated_ms: now, pin };
-    let compiled = match Compiled::new(&revision) {
-        Ok(compiled) => compiled,
+    let (revision, compiled) = match first(store, definition, pin) {
+        Ok(added) => added,
         Err(error) => return Ok(Err(error)),
     };
     match store.create(&revision).await {
