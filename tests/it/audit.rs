@@ -338,6 +338,8 @@ async fn whatever_is_done_to_the_store_is_found_at_its_place() {
     let service = Launch::new().start().await;
     for number in 0..10 {
         service.create(&tool(&format!("t{number}"), shell("printf 1"))).await;
+        // Who reads the log has it written, so that each of these is a block of its own.
+        ask(&service, None, "GET", "/audit", "").await;
     }
     let folder = service.folder();
     assert!(service.stop().await.success());
@@ -347,8 +349,11 @@ async fn whatever_is_done_to_the_store_is_found_at_its_place() {
     let all = read(&text);
     let head = all.last().unwrap()["hash"].as_str().unwrap();
     let last = all.len();
-    let hidden = "UPDATE audit:5 SET entry = string::replace(entry, '127.0.0.1', '10.0.0.1'), \
-                  entry = string::replace(entry, 'definition', 'definitely')";
+    let (changed, missing, later) = (last - 6, last - 4, last - 8);
+    let hidden = format!(
+        "UPDATE audit:{changed} SET entry = string::replace(entry, '127.0.0.1', '10.0.0.1'), \
+         entry = string::replace(entry, 'definition', 'definitely')"
+    );
     let restored = |sequence: usize| {
         let line = text.lines().nth(sequence - 1).unwrap();
         let hash = all[sequence - 1]["hash"].as_str().unwrap();
@@ -356,8 +361,8 @@ async fn whatever_is_done_to_the_store_is_found_at_its_place() {
         format!("UPSERT audit:{sequence} SET entry = {}, hash = '{hash}'", json!(entry))
     };
     for (statement, place, problem, mend) in [
-        (hidden.to_owned(), 5, "it was changed", restored(5)),
-        ("DELETE audit:7".to_owned(), 7, "the entry 7 is missing", restored(7)),
+        (hidden, changed, "it was changed", restored(changed)),
+        (format!("DELETE audit:{missing}"), missing, "is missing", restored(missing)),
         (format!("DELETE audit:{last}"), last, "is missing", restored(last)),
     ] {
         tamper(&folder, &statement).await;
@@ -379,12 +384,13 @@ async fn whatever_is_done_to_the_store_is_found_at_its_place() {
     let (code, said) = offline(&folder, &["verify", "--offline", "--head", head]).await;
     assert!(code == Some(1) && said.contains("is not in the audit log"), "{said}");
     // A service on a broken log goes on with it, and says where it is broken.
-    tamper(&folder, "DELETE audit:3").await;
+    tamper(&folder, &format!("DELETE audit:{later}")).await;
     let service = Launch::on(folder).start().await;
     service.create(&tool("later", shell("printf 1"))).await;
     let said = client(&service, "audit verify").await;
     assert!(
-        said.code == Some(1) && said.stderr.contains("is broken at 3: the entry 3 is missing"),
+        said.code == Some(1)
+            && said.stderr.contains(&format!("is broken at {later}: the entry {later} is missing")),
         "{said:?}"
     );
     let (_, text) = ask(&service, None, "GET", "/audit", "").await;

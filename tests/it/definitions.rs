@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::program::{function, tool};
+use crate::program::{function, shell, tool};
 use crate::service::{Launch, Service};
 
 fn described(id: &str, tags: &[&str], description: &str) -> Value {
@@ -379,4 +379,27 @@ async fn who_runs_what_is_deprecated_is_told() {
     assert_eq!(accepted.unwrap()["warning"], "use `y` instead");
     service.create(&tool("new", json!({ "runtime": "binary", "entrypoint": "cat" }))).await;
     assert!(service.run("tool", "new", json!({})).await.frames[0].get("warning").is_none());
+}
+
+#[tokio::test]
+async fn definitions_that_come_together_are_each_answered() {
+    let service = Launch::new().start().await;
+    // Each twice, and now and then one that is refused for itself.
+    let creating = (0..120).map(async |number| {
+        let mut definition = tool(&format!("together-{}", number % 60), shell("printf 1"));
+        if number >= 110 {
+            definition["tool_metadata"]["limits"] = json!({ "timeout_ms": "soon" });
+        }
+        service.rest("POST", "/tool", &definition.to_string()).await
+    });
+    let answers = futures_util::future::join_all(creating).await;
+    let count = |status: u16| answers.iter().filter(|(answer, _)| *answer == status).count();
+    let refused = count(422) + count(400);
+    assert_eq!((count(201), count(409), refused), (60, 50, 10), "{answers:?}");
+    for number in 0..60 {
+        let (status, answer) = service.rest("GET", &format!("/tool/together-{number}"), "").await;
+        assert_eq!(status, 200, "{answer}");
+    }
+    let filter = json!({ "tool_id": { "$regex": "^together-" } });
+    assert_eq!(ids(&service, &filter, "", 50).await.len(), 60);
 }

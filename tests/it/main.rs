@@ -22,6 +22,7 @@ mod bad;
 mod bad_cases;
 mod bad_tables;
 mod bulk_client;
+mod canary;
 mod cancels;
 mod client;
 mod compiled;

@@ -62,6 +62,13 @@ impl Process {
         self.log.0.lock().unwrap().join("\n")
     }
 
+    /// Ends it at once, and reads its log to the end.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        self.drain_log();
+    }
+
     /// Reads on to the end, unless something that outlived the process holds its stderr.
     fn drain_log(&mut self) {
         let deadline = Instant::now() + Duration::from_millis(500);

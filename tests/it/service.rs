@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 
+use crate::canary;
 use crate::process::Process;
 use crate::socket::{Socket, Talk};
 
@@ -34,7 +35,7 @@ pub struct Launch {
     program: PathBuf,
 }
 
-/// A running service. Dropping it kills the process.
+/// A running service. Dropping it kills the process, and looks for the canary in what it left.
 pub struct Service {
     process: Process,
     folder: Arc<TempDir>,
@@ -61,6 +62,8 @@ impl Launch {
             .set("STORE__URL", store)
             // The servers that tests play are on this machine.
             .set(ALLOW, r#"["127.0.0.0/8", "::1"]"#)
+            .env(canary::VARIABLE, canary::WORD)
+            .set("SECRETS__CANARY", format!("{{ env = '{}', definitions = ['*'] }}", canary::VARIABLE))
     }
 
     /// Sets `ORG_EXECUTOR__{key}`.
@@ -300,6 +303,15 @@ impl Service {
     pub async fn stop(mut self) -> ExitStatus {
         self.signal(Signal::SIGTERM);
         self.exit().await
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.process.kill();
+            canary::assert_absent(&self.process.log(), self.folder.path());
+        }
     }
 }
 
