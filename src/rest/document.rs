@@ -15,8 +15,9 @@ use super::definitions::MAX_LIMIT;
 use super::executions::MAX_LIMIT as MAX_EXECUTIONS;
 use crate::envelope::CODES;
 
-/// What a whole number may be that says a moment or a revision.
-const MAX_WHOLE: i64 = i64::MAX;
+/// What a whole number may be that says a moment, a place or a revision; and one that says a time in milliseconds.
+const MAX_WHOLE: u64 = u64::MAX;
+const MAX_TIME: i64 = i64::MAX;
 
 /// What the body of JSON lines is declared as.
 const LINES: &str = "application/x-ndjson";
@@ -126,7 +127,8 @@ impl Operation<'_> {
 
     /// What an operation answers that others do not.
     fn answers(&self, responses: &mut Map<String, Value>) {
-        let is_of_lines = self.path.contains("/import") || self.path.ends_with("/export");
+        let is_of_lines =
+            self.path.contains("/import") || self.path.ends_with("/export") || self.path == "/audit";
         if is_of_lines && let Some(response) = responses.get_mut("200") {
             response["description"] = "Lines of JSON".into();
             response["content"] = json!({ LINES: {} });
@@ -138,6 +140,12 @@ impl Operation<'_> {
             let mut unfit = responses.get("400").cloned().unwrap_or_default();
             unfit["description"] = "`unprocessable`: the input does not fit the definition's schema".into();
             responses.insert("422".into(), unfit);
+        }
+        if self.path.ends_with("/revisions") || self.path.ends_with("/versions") {
+            // A reserved id leads to another path, which takes another method.
+            let mut other = responses.get("400").cloned().unwrap_or_default();
+            other["description"] = "`method_not_allowed`: the id is a reserved one".into();
+            responses.insert("405".into(), other);
         }
         if self.method == "get" && self.kind().is_some() && self.path.ends_with("/{id}") {
             responses.insert("304".into(), json!({ "description": "It is as `If-None-Match` says" }));
@@ -163,7 +171,9 @@ impl Operation<'_> {
             "state" => json!({ "type": "string", "enum": states() }),
             "from_ms" | "to_ms" => json!({ "type": "integer", "minimum": 0, "maximum": MAX_WHOLE }),
             "wait" => json!({ "type": "number", "minimum": 0, "maximum": self.patience_s }),
-            "timeout_ms" => json!({ "type": "integer", "minimum": 1, "maximum": MAX_WHOLE }),
+            "timeout_ms" => json!({ "type": "integer", "minimum": 1, "maximum": MAX_TIME }),
+            "after" => json!({ "type": "integer", "minimum": 0, "maximum": MAX_WHOLE }),
+            "head" => json!({ "type": "string", "pattern": "^[0-9a-f]{64}$" }),
             "priority" => json!({ "type": "integer", "minimum": 0, "maximum": 9 }),
             "Idempotency-Key" => json!({ "type": "string", "minLength": 1, "maxLength": 255 }),
             "existing" => json!({ "type": "string", "enum": ["keep", "replace"] }),
@@ -217,15 +227,18 @@ fn fields(kind: Kind) -> Value {
 }
 
 fn key() -> Value {
-    let positive = json!({ "type": "integer", "minimum": 1, "maximum": u32::MAX });
+    // What is null is as if it was not there.
+    let positive = json!({ "type": "integer", "nullable": true, "minimum": 1, "maximum": u32::MAX });
     let scopes = json!({ "type": "string", "enum": Scope::ALL.map(Scope::name) });
     json!({
         "type": "object",
         "properties": {
             "name": { "type": "string", "minLength": 1, "maxLength": 100 },
             "scopes": { "type": "array", "minItems": 1, "items": scopes },
-            "ids": { "type": "array", "minItems": 1, "items": { "type": "string", "minLength": 1 } },
-            "expires_ms": { "type": "integer", "minimum": 1, "description": "Not in the past" },
+            "ids": {
+                "type": "array", "nullable": true, "minItems": 1, "items": { "type": "string", "minLength": 1 }
+            },
+            "expires_ms": { "type": "integer", "nullable": true, "minimum": 1, "description": "Not in the past" },
             "requests_per_second": positive, "max_open": positive
         },
         "required": ["name", "scopes"],
