@@ -54,9 +54,6 @@ const PAUSE: Duration = Duration::from_millis(1);
 
 /// Serves the socket that is standard input, to its end.
 pub fn main() -> ExitCode {
-    // What the service wants of its own memory is inherited, and is nothing to what runs here. A kernel without it has nothing
-    // to give back.
-    let _ = nix::sys::prctl::set_thp_disable(false);
     let Ok(socket) = spawn::take_stdin() else {
         eprintln!("error: `{SUBCOMMAND}` is started by the service, not by hand");
         return ExitCode::FAILURE;

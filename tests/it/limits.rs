@@ -201,18 +201,3 @@ async fn the_configuration_holds_where_a_definition_says_nothing_or_more() {
         assert!(error.contains(told), "{id}: {error}");
     }
 }
-
-#[tokio::test]
-async fn a_program_may_have_huge_pages_though_the_service_has_none() {
-    for launch in [Launch::new(), Launch::new().limits()] {
-        let service = launch.start().await;
-        let own = std::fs::read_to_string(format!("/proc/{}/status", service.pid())).unwrap();
-        if !own.contains("THP_enabled:") {
-            return println!("skipped: this kernel does not tell of it");
-        }
-        assert!(own.contains("THP_enabled:\t0"), "{own}");
-        let script = r#"printf '"%s"' "$(tr '\t' ' ' < /proc/self/status | grep THP_enabled)""#;
-        service.create(&tool("pages", shell(script))).await;
-        assert_eq!(service.run("tool", "pages", json!({})).await.output(), "THP_enabled: 1");
-    }
-}
