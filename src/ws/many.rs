@@ -105,6 +105,10 @@ impl Many {
     }
 
     /// Writes what came from the session, in one go.
+    #[expect(
+        clippy::vec_box,
+        reason = "a channel makes room for 32 frames at once, and gives them as they are in it"
+    )]
     async fn write(&mut self, socket: &mut Socket, frames: &mut Vec<Box<Frame>>) -> Option<()> {
         let (mut texts, mut bytes) = (Vec::with_capacity(frames.len()), 0);
         for frame in frames.drain(..) {
