@@ -111,14 +111,8 @@ async fn spawn_and_reap() -> Result<()> {
     Ok(())
 }
 
-const PYTHON: &str = "
-import json, sys
-def handler(input):
-    return {}
-for line in sys.stdin:
-    sys.stdout.write(json.dumps({'ok': handler(json.loads(line)['input'])}) + '\\n')
-    sys.stdout.flush()
-";
+/// Answers each line, and nothing else.
+const PYTHON: &str = include_str!("../bare.py");
 
 /// A bare Python process that answers lines.
 pub struct Python {

@@ -184,14 +184,8 @@ async fn binary_runs_of_the_engine_beside_bare_spawn_and_reap() {
     }
 }
 
-const BARE_PYTHON: &str = "
-import json, sys
-def handler(input):
-    return {}
-for line in sys.stdin:
-    sys.stdout.write(json.dumps({'ok': handler(json.loads(line)['input'])}) + '\\n')
-    sys.stdout.flush()
-";
+/// Answers each line, and nothing else.
+const BARE_PYTHON: &str = include_str!("../bare.py");
 
 /// A bare Python process that answers lines, asked one after the other: how often in a second.
 async fn bare_python() -> f64 {
@@ -234,22 +228,7 @@ async fn python_runs_beside_a_bare_process_that_answers_lines() {
 }
 
 /// A component that answers `{}`.
-pub const NOOP: &str = r#"
-(component
-  (core module $code
-    (memory (export "memory") 1)
-    (data (i32.const 16) "{}")
-    (data (i32.const 32) "\00\00\00\00\10\00\00\00\02\00\00\00")
-    (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 1024))
-    (func (export "run") (param i32 i32) (result i32) (i32.const 32)))
-  (core instance $made (instantiate $code))
-  (func $run (param "input" string) (result (result string (error string)))
-    (canon lift
-      (core func $made "run")
-      (memory (core memory $made "memory"))
-      (realloc (core func $made "realloc"))))
-  (export "run" (func $run)))
-"#;
+pub const NOOP: &str = include_str!("../noop.wat");
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement"]

@@ -28,7 +28,7 @@ enum Load {
 /// A service with something in it.
 pub struct Filled {
     pub service: Service,
-    _idle: Vec<websocket::Socket>,
+    idle: Vec<websocket::Socket>,
 }
 
 impl Grown {
@@ -73,7 +73,7 @@ impl Grown {
         // Only a journal stores executions.
         let durability = if self == Self::Executions { Durability::Journal } else { Durability::Memory };
         let service = Service::with_noop(durability).await?;
-        let mut filled = Filled { service, _idle: Vec::new() };
+        let mut filled = Filled { service, idle: Vec::new() };
         filled.fill(self, 0, count).await?;
         Ok(filled)
     }
@@ -88,7 +88,7 @@ impl Filled {
             Grown::Executions => many::finish(address, &text, count - there).await,
             Grown::Definitions => self.service.import(there..count).await,
             Grown::Sessions => {
-                self._idle.extend(websocket::idle(address, "/session", count - there).await?);
+                self.idle.extend(websocket::idle(address, "/session", count - there).await?);
                 Ok(())
             }
         }
