@@ -14,7 +14,7 @@ use crate::error::{Code, Error, Result};
 use crate::execution::Client;
 
 /// How long a request waits for its turn.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How many requests of one client, and of all together, may wait.
 const OWN: usize = 16_384;

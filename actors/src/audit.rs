@@ -20,7 +20,7 @@ mod verify;
 mod writer;
 
 pub use chain::{Broken, Problem, Verifier};
-pub use event::{Action, Door, Event, Origin};
+pub use event::{Action, Detail, Door, Event, Origin};
 pub use offline::Offline;
 pub(crate) use offline::{append, offline_origin};
 pub use retention::Old;
@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn the_text_of_an_entry_has_its_fields_in_their_order() {
-        let entry = Event { detail: json!({ "revision": 1 }), ..event("tool/a") };
+        let entry = Event { detail: json!({ "revision": 1 }).into(), ..event("tool/a") };
         let text = concat!(
             r#"{"sequence":7,"at_ms":1000,"principal":"127.0.0.1","address":"127.0.0.1","door":"rest","#,
             r#""action":"definition.create","subject":"tool/a","result":"ok","detail":{"revision":1}}"#
@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn no_text_can_look_like_another_line_or_field() {
         let forged = "a\n{\"sequence\":8}\r\u{2028}\u{85}\u{1b}[2K\u{202e}\u{7f}é😀\\\",\"result\":\"x";
-        let text = Event { detail: json!({ forged: [forged, 1, null] }), ..event(forged) }.text(1);
+        let text = Event { detail: json!({ forged: [forged, 1, null] }).into(), ..event(forged) }.text(1);
         assert!(text.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{text}");
         let read = Entry::parse(&text).expect("JSON");
         assert_eq!((read.subject.as_str(), read.result.as_str(), read.sequence), (forged, "ok", 1));

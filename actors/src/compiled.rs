@@ -144,7 +144,7 @@ impl Compiled {
         };
         match misfit.or_else(missing) {
             Some(misfit) => Err(Error::new(Code::Unprocessable, misfit.to_string()).at(misfit.place)),
-            None => Ok(Input { text: json::compact(&text) }),
+            None => Ok(Input { text: json::compacted(text) }),
         }
     }
 }

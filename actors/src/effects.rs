@@ -4,6 +4,8 @@
 //! Nothing is kept of a task that ended: a set that is emptied only now and then would hold the room of each.
 
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
 
 use futures_util::FutureExt;
 use ractor::{ActorRef, Message};
@@ -13,6 +15,15 @@ use tokio::task::AbortHandle;
 /// The effect panicked; the panic's own message is in the log.
 #[derive(Debug)]
 pub struct Panicked;
+
+/// An effect that was begun.
+#[derive(Debug)]
+pub enum Begun<T> {
+    /// It is done already.
+    Done(Result<T, Panicked>),
+    /// It runs, and its end comes as a message.
+    Running(AbortHandle),
+}
 
 /// The running effects of one actor.
 #[derive(Debug)]
@@ -50,5 +61,26 @@ impl<M: Message> Effects<M> {
             }
         };
         tokio::spawn(effect).abort_handle()
+    }
+
+    /// As [`Effects::run`], but what has nothing to wait for is done at once, without a task and a message, which would cost
+    /// more than many an effect does itself.
+    pub fn begin<T, F>(
+        &mut self,
+        mut future: Pin<Box<F>>,
+        done: impl FnOnce(Result<T, Panicked>) -> M + Send + 'static,
+    ) -> Begun<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + Send + 'static,
+    {
+        // The task polls it once more, and is the one that is woken.
+        let mut context = Context::from_waker(Waker::noop());
+        let first = AssertUnwindSafe(|| future.as_mut().poll(&mut context));
+        match std::panic::catch_unwind(first) {
+            Ok(Poll::Ready(result)) => Begun::Done(Ok(result)),
+            Ok(Poll::Pending) => Begun::Running(self.run(future, done)),
+            Err(_) => Begun::Done(Err(Panicked)),
+        }
     }
 }

@@ -379,13 +379,6 @@ pub struct Job {
 }
 
 impl Job {
-    /// What the audit log has of it besides its uuid.
-    pub fn detail(&self) -> Value {
-        let (definition, revision) = (&self.definition, self.definition.number);
-        let definition = definition.kind.subject(&definition.id).to_string();
-        serde_json::json!({ "definition": definition, "revision": revision })
-    }
-
     /// What no other definition and no other key of a client give: under it this execution is found again.
     pub fn key(&self) -> Option<Key> {
         let key = self.options.idempotency_key.as_ref()?;

@@ -12,7 +12,7 @@ use tokio::task::AbortHandle;
 use uuid::Uuid;
 
 use crate::dispatcher;
-use crate::effects::{Effects, Panicked};
+use crate::effects::{Begun, Effects, Panicked};
 use crate::execution::{Job, Outcome, Runtime};
 use crate::names::Names;
 use crate::pool;
@@ -128,8 +128,13 @@ impl State {
             let outcome = runtime::run(&mut worker, &job, attempt, &context, cancelled).await;
             (outcome, worker)
         });
-        let run = self.effects.run(work, move |result| Msg::Done { uuid, attempt, result: Box::new(result) });
-        self.current = Some(Current { uuid, attempt, dispatcher, run, cancel });
+        let done = move |result| Msg::Done { uuid, attempt, result: Box::new(result) };
+        match self.effects.begin(work, done) {
+            Begun::Running(run) => {
+                self.current = Some(Current { uuid, attempt, dispatcher, run, cancel });
+            }
+            Begun::Done(result) => self.finished(uuid, attempt, &dispatcher, result),
+        }
     }
 
     fn cancel(&mut self, uuid: Uuid, attempt: u32) {
@@ -146,6 +151,16 @@ impl State {
         let is_current = |current: &mut Current| current.uuid == uuid && current.attempt == attempt;
         // A run that was dropped may have ended just before.
         let Some(current) = self.current.take_if(is_current) else { return };
+        self.finished(uuid, attempt, &current.dispatcher, result);
+    }
+
+    fn finished(
+        &mut self,
+        uuid: Uuid,
+        attempt: u32,
+        dispatcher: &dispatcher::Ref,
+        result: Result<(Outcome, Worker), Panicked>,
+    ) {
         let outcome = match result {
             Ok((outcome, worker)) => {
                 self.worker = Some(worker);
@@ -165,7 +180,7 @@ impl State {
             executor: self.myself.clone(),
             is_idle: !self.retiring,
         };
-        if current.dispatcher.cast(finished).is_err() {
+        if dispatcher.cast(finished).is_err() {
             // Its successor will ask for a report; the execution's caller was told that it is interrupted.
             tracing::debug!(%uuid, "the dispatcher of this execution is gone");
         }

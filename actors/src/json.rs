@@ -79,6 +79,11 @@ impl<'de> Visitor<'de> for Members {
     }
 }
 
+/// As [`compact`], for a text that mostly is so already: then it is not copied.
+pub fn compacted(text: String) -> String {
+    if text.bytes().any(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r')) { compact(&text) } else { text }
+}
+
 /// The same JSON without the white space between its tokens; strings and numbers stay as written.
 pub fn compact(text: &str) -> String {
     let mut out = String::with_capacity(text.len());

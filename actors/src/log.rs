@@ -15,6 +15,13 @@ pub struct Lines {
     pub lines: VecDeque<String>,
 }
 
+impl Lines {
+    /// Whether there is nothing to tell.
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty() && self.dropped == 0
+    }
+}
+
 /// A bounded ring of log lines with one writer side and one reader.
 #[derive(Debug)]
 pub struct LogRing {

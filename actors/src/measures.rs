@@ -1,9 +1,14 @@
-//! What is counted and timed, under the names that `/metrics` shows. Without a recorder each of these does nothing.
+//! What is counted and timed, under the names that `/metrics` shows. Without a recorder each of these does nothing; the
+//! recorder is there before the first of them.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::LazyLock;
 use std::time::Duration;
 
-use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{
+    Counter, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
 
 use crate::definition::Kind;
 use crate::error::Code;
@@ -59,38 +64,62 @@ pub enum Stage {
 
 /// An execution left a stage.
 pub fn left(stage: Stage, after: Duration) {
-    let name = match stage {
-        Stage::Accept => "accept",
-        Stage::Queue => "queue",
-        Stage::Run => "run",
-        Stage::End => "end",
-    };
-    histogram!("execution_stage_seconds", "stage" => name).record(after);
+    STAGES[stage as usize].record(after);
 }
+
+/// Found once, since each execution passes through all of them; in the order of [`Stage`].
+static STAGES: LazyLock<[Histogram; 4]> = LazyLock::new(|| {
+    ["accept", "queue", "run", "end"].map(|stage| histogram!("execution_stage_seconds", "stage" => stage))
+});
 
 /// An execution was taken in.
 pub fn accepted(kind: Kind) {
-    counter!("executions_accepted_total", "kind" => kind.name()).increment(1);
+    ACCEPTED[kind as usize].increment(1);
 }
+
+static ACCEPTED: LazyLock<[Counter; 2]> =
+    LazyLock::new(|| Kind::ALL.map(|kind| counter!("executions_accepted_total", "kind" => kind.name())));
 
 /// An execution was not taken in.
 pub fn refused(code: Code) {
     counter!("executions_refused_total", "code" => code.as_str()).increment(1);
 }
 
-/// Which definitions have rows of their own.
-#[derive(Debug, Default)]
-pub struct Definitions([HashSet<String>; 2]);
+/// The counters of executions that ended, by definition and state: which definitions have rows of their own.
+#[derive(Default)]
+pub struct Definitions {
+    rows: [HashMap<String, Ended>; 2],
+    others: [Ended; 2],
+}
+
+/// The counters of one row, each found once.
+type Ended = HashMap<State, Counter>;
+
+impl fmt::Debug for Definitions {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Definitions").field("rows", &self.count()).finish_non_exhaustive()
+    }
+}
 
 impl Definitions {
+    fn count(&self) -> usize {
+        self.rows.iter().map(HashMap::len).sum()
+    }
+
     /// An execution of this one ended.
     pub fn ended(&mut self, kind: Kind, id: &str, state: State) {
-        let has_room = self.0.iter().map(HashSet::len).sum::<usize>() < DEFINITIONS;
-        let known = &mut self.0[kind as usize];
-        let is_known = known.contains(id) || (has_room && known.insert(id.to_owned()));
-        let id = if is_known { id.to_owned() } else { "other".to_owned() };
-        counter!("executions_ended_total", "kind" => kind.name(), "id" => id, "state" => state.name())
-            .increment(1);
+        let has_room = self.count() < DEFINITIONS;
+        let rows = &mut self.rows[kind as usize];
+        let (id, row) = match rows.get_mut(id) {
+            Some(row) => (id, row),
+            None if has_room => (id, rows.entry(id.to_owned()).or_default()),
+            None => ("other", &mut self.others[kind as usize]),
+        };
+        let found = || {
+            let (kind, id, state) = (kind.name(), id.to_owned(), state.name());
+            counter!("executions_ended_total", "kind" => kind, "id" => id, "state" => state)
+        };
+        row.entry(state).or_insert_with(found).increment(1);
     }
 }
 

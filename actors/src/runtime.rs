@@ -166,7 +166,7 @@ impl Context {
         let no_source = || Outcome::failed("not_startable", "the definition has no `source_url`");
         let source = spec.source.as_deref().ok_or_else(no_source)?;
         if definition.pin.get().is_none() {
-            let pin = self.artifacts.pin(source, spec.sha256.as_deref()).await.map_err(failed)?;
+            let pin = Box::pin(self.artifacts.pin(source, spec.sha256.as_deref())).await.map_err(failed)?;
             tracing::info!(id = definition.id, pin = pin.as_str(), "pinned at its first run");
             // Another run may have been first, with the same or a newer artifact: the first one stays.
             let _ = definition.pin.set(pin);
@@ -233,7 +233,7 @@ pub async fn run(
     if job.definition.spec.secrets.is_empty() {
         return ended(worker, job, attempt, context, bounds, &mut stop).await;
     }
-    match stop.or(context.secrets.grant(&job.definition)).await {
+    match stop.or(Box::pin(context.secrets.grant(&job.definition))).await {
         Ok(secrets) => {
             // A job of this run's own: what waits or has ended holds no secret.
             let job = Job { secrets, ..job.clone() };
@@ -252,9 +252,11 @@ async fn ended(
     bounds: Bounds,
     stop: &mut Stop,
 ) -> Outcome {
+    // In boxes, but for the shortest: else the state of a run has room for the largest of them, and each run's is moved
+    // and cleared.
     let produced = match worker {
-        Worker::Program(warm) => process::run(warm, job, context, bounds, stop).await,
-        Worker::Python(warm) => warm.run(job, attempt, context, bounds, stop).await,
+        Worker::Program(warm) => Box::pin(process::run(warm, job, context, bounds, stop)).await,
+        Worker::Python(warm) => Box::pin(warm.run(job, attempt, context, bounds, stop)).await,
         Worker::Container(warm) => {
             let lines = Lines::of(job, context);
             let containers = &context.containers;
@@ -263,9 +265,9 @@ async fn ended(
         Worker::Wasm(warm) => run_wasm(warm, job, context, bounds, stop).await,
         Worker::Mcp(warm) => Box::pin(warm.run(job, context, bounds, stop)).await,
         Worker::None if job.runtime == Runtime::Http => {
-            stop.or(api::http(job, &context.egress, bounds)).await
+            stop.or(Box::pin(api::http(job, &context.egress, bounds))).await
         }
-        Worker::None => stop.or(api::websocket(job, &context.egress, bounds)).await,
+        Worker::None => stop.or(Box::pin(api::websocket(job, &context.egress, bounds))).await,
     };
     match produced.and_then(|produced| output::read(produced, &job.definition.spec)) {
         Ok(output) => Outcome::succeeded(output),

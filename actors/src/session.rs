@@ -36,8 +36,8 @@ pub const FRAMES: usize = 4;
 /// What a session does.
 #[derive(Debug)]
 pub enum Msg {
-    /// The client's request, as it came.
-    Request(String),
+    /// The client's requests, as they came: those that came together are one message.
+    Requests(Vec<String>),
     /// The client wants the end of its executions, or is gone and they are to end with it.
     Cancel,
     /// The client of a connection for many is gone: whether its executions are to end with it.
@@ -170,7 +170,7 @@ impl Actor for SessionActor {
         state: &mut State,
     ) -> std::result::Result<(), ActorProcessingErr> {
         match message {
-            Msg::Request(text) => state.request(&text),
+            Msg::Requests(texts) => texts.iter().for_each(|text| state.request(text)),
             Msg::Cancel => state.cancel_all(),
             Msg::Leave(cancels) => state.leave(cancels),
             Msg::CancelAsked(id, uuid, result) => state.cancel_asked(id, uuid, result),

@@ -425,6 +425,7 @@ impl System {
 
     async fn hand_in(&self, job: Box<Job>, caller: Caller) -> Result<ActorId> {
         self.refuse_when_draining()?;
+        self.inner.trail.calm().await;
         let permit = self.inner.dispatcher_admission.in_turn(job.client).await?;
         let recorded = match job.key() {
             Some(key) if self.inner.settings.is_journalled() => self.recorded_under(key).await?,
@@ -455,7 +456,8 @@ impl System {
         }
         // Whether its idempotency key is on record is a question to the journal.
         let asks = job.options.idempotency_key.is_some() && self.inner.settings.is_journalled();
-        let place = if asks { None } else { self.inner.dispatcher_admission.at_once().ok() };
+        let waits = asks || !self.inner.trail.is_calm();
+        let place = if waits { None } else { self.inner.dispatcher_admission.at_once().ok() };
         let dispatcher = self.inner.names.find::<dispatcher::Msg>(&self.inner.names.dispatcher());
         let (Some(permit), Some(dispatcher)) = (place, dispatcher) else {
             return Ok(Submitted::Not(job, caller));

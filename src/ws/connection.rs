@@ -8,14 +8,15 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use actors::error::{Code, Error};
-use actors::session::{self, Door, News};
+use actors::session::{self, Door, Frame, News};
 use actors::system::{Acting, Connection};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use uuid::Uuid;
 
-use super::socket::{Close, Request, Socket};
+use super::socket::{BUFFERED, Close, Request, Socket};
 use super::{Edge, frame, handshake, many};
 use crate::config::OnDisconnect;
 use crate::tls::Stream;
@@ -65,7 +66,7 @@ async fn one_shot(socket: &mut Socket, connection: Connection, edge: &Edge) -> C
     match socket.request(edge).await {
         Request::Text(text) => {
             waiting.0 = None;
-            if connection.session.cast(session::Msg::Request(text)).is_err() {
+            if connection.session.cast(session::Msg::Requests(vec![text])).is_err() {
                 return socket.refuse(&lost()).await;
             }
             follow(socket, connection, edge).await
@@ -94,21 +95,34 @@ async fn follow(socket: &mut Socket, mut connection: Connection, edge: &Edge) ->
     let ping_every = Duration::from_millis(edge.config.ping_interval_ms);
     let idle = Duration::from_millis(edge.config.idle_timeout_ms);
     let mut ping = tokio::time::interval_at(Instant::now() + ping_every, ping_every);
+    let (mut next, mut has_logged) = (None, false);
     loop {
         let silent_at = socket.heard + idle;
         tokio::select! {
-            frame = connection.frames.recv() => match frame {
+            frame = next_of(&mut next, &mut connection.frames) => match frame {
                 Some(frame) => match frame.news {
                     News::Accepted { warning, .. } => {
                         accepted = frame.uuid;
-                        let uuid = accepted.unwrap_or_default();
-                        socket.send(frame::accepted(uuid, warning.as_deref())).await?;
+                        let text = frame::accepted(accepted.unwrap_or_default(), warning.as_deref());
+                        // What has ended already is told in one go with it.
+                        next = connection.frames.try_recv().ok();
+                        if next.is_some() { socket.put(text).await? } else { socket.send(text).await? }
                     }
                     News::Started => socket.send(frame::started(accepted.unwrap_or_default())).await?,
                     News::Finished(outcome) => {
                         leaving.is_over = true;
-                        socket.log(accepted, connection.log.take()).await?;
-                        socket.send(frame::finished(&outcome)).await?;
+                        let log = connection.log.take();
+                        if !log.is_empty() {
+                            has_logged = true;
+                            socket.log(accepted, log).await?;
+                        }
+                        let text = frame::finished(&outcome);
+                        // The close that follows takes it along where the client surely has room for it.
+                        if has_logged || text.len() > BUFFERED {
+                            socket.send(text).await?;
+                        } else {
+                            socket.put(text).await?;
+                        }
                         return Some(CloseCode::Normal);
                     }
                     News::Refused(error) => {
@@ -125,6 +139,7 @@ async fn follow(socket: &mut Socket, mut connection: Connection, edge: &Edge) ->
                 None => return socket.refuse(&lost()).await,
             },
             () = connection.log.written(), if accepted.is_some() => {
+                has_logged = true;
                 socket.log(accepted, connection.log.take()).await?;
             }
             // A second request on a one-shot connection is not read as one.
@@ -138,6 +153,17 @@ async fn follow(socket: &mut Socket, mut connection: Connection, edge: &Edge) ->
             () = tokio::time::sleep_until(silent_at) => return None,
             _ = ping.tick() => socket.ping().await?,
         }
+    }
+}
+
+/// The frame that was taken out already, or the next; may be dropped and called again.
+async fn next_of(
+    taken: &mut Option<Box<Frame>>,
+    frames: &mut mpsc::Receiver<Box<Frame>>,
+) -> Option<Box<Frame>> {
+    match taken.take() {
+        Some(frame) => Some(frame),
+        None => frames.recv().await,
     }
 }
 

@@ -5,16 +5,18 @@
 //! anything read while a frame waits to be taken: a client that does not read is given up after a while.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actors::log::LogRing;
 use actors::session::{self, Frame, News};
 use actors::system::Connection;
+use futures_util::FutureExt;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 use uuid::Uuid;
 
 use super::connection::lost;
@@ -25,6 +27,9 @@ use crate::config::OnDisconnect;
 /// How many frames are written in one go, and about how many bytes of them.
 const BATCH: usize = 64;
 const BATCH_BYTES: usize = 64 * 1024;
+
+/// What a client sent; nothing where it is gone.
+type Received = Option<Result<Message, WsError>>;
 
 /// Serves it to its end.
 pub async fn serve(socket: &mut Socket, connection: Connection, edge: &Edge) -> Close {
@@ -66,6 +71,8 @@ impl Many {
         let mut closing = edge.closing.clone();
         let mut is_closing = false;
         let mut frames = Vec::new();
+        // One timer that is put off when it goes, not one for each message.
+        let mut silence = pin!(tokio::time::sleep_until(socket.heard + idle));
         loop {
             if is_closing && self.open == 0 {
                 return Some(CloseCode::Away);
@@ -74,7 +81,6 @@ impl Many {
                 // Nothing is read, so nothing can be heard.
                 socket.heard = Instant::now();
             }
-            let silent_at = socket.heard + idle;
             tokio::select! {
                 received = self.connection.frames.recv_many(&mut frames, BATCH) => {
                     if received == 0 {
@@ -83,25 +89,58 @@ impl Many {
                     self.write(socket, &mut frames).await?;
                 }
                 () = self.connection.log.written() => self.log(socket).await?,
-                message = socket.next(), if self.open < edge.config.window => match message {
-                    Some(Ok(Message::Text(text))) => {
-                        self.open += 1;
-                        let request = session::Msg::Request(text.as_str().to_owned());
-                        if self.connection.session.cast(request).is_err() {
+                message = socket.next(), if self.open < edge.config.window => {
+                    let (requests, other) = self.read(socket, message, edge.config.window);
+                    if !requests.is_empty() {
+                        let requests = session::Msg::Requests(requests);
+                        if self.connection.session.cast(requests).is_err() {
                             return socket.refuse(&lost()).await;
                         }
                     }
-                    Some(Ok(Message::Binary(_))) => return Some(CloseCode::Unsupported),
-                    Some(Ok(Message::Close(_))) => return socket.answer_close().await,
-                    Some(Ok(_)) => {}
-                    Some(Err(error)) => return socket.refuse_unreadable(&error, edge.config.message_bytes).await,
-                    None => return None,
-                },
-                () = tokio::time::sleep_until(silent_at) => return None,
+                    match other {
+                        None => {}
+                        Some(Some(Ok(Message::Binary(_)))) => return Some(CloseCode::Unsupported),
+                        Some(Some(Ok(Message::Close(_)))) => return socket.answer_close().await,
+                        Some(Some(Ok(_))) => {}
+                        Some(Some(Err(error))) => {
+                            return socket.refuse_unreadable(&error, edge.config.message_bytes).await;
+                        }
+                        Some(None) => return None,
+                    }
+                }
+                () = &mut silence => {
+                    let silent_at = socket.heard + idle;
+                    if silent_at <= Instant::now() {
+                        return None;
+                    }
+                    silence.as_mut().reset(silent_at);
+                }
                 _ = ping.tick() => socket.ping().await?,
                 () = closed(&mut closing), if !is_closing => is_closing = true,
             }
         }
+    }
+
+    /// Takes the requests that came together, up to the window, and what came after them that is none.
+    fn read(
+        &mut self,
+        socket: &mut Socket,
+        first: Received,
+        window: usize,
+    ) -> (Vec<String>, Option<Received>) {
+        let (mut requests, mut received) = (Vec::new(), Some(first));
+        while let Some(message) = received {
+            match message {
+                Some(Ok(Message::Text(text))) => {
+                    requests.push(text.as_str().to_owned());
+                    self.open += 1;
+                }
+                Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
+                other => return (requests, Some(other)),
+            }
+            received = if self.open < window { socket.next().now_or_never() } else { None };
+        }
+        (requests, None)
     }
 
     /// Writes what came from the session, in one go.

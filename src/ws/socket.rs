@@ -24,7 +24,7 @@ use crate::envelope::refusal;
 const WRITE: Duration = Duration::from_secs(30);
 
 /// How large a frame may be that goes through the library's buffer.
-const BUFFERED: usize = 4 * 1024;
+pub const BUFFERED: usize = 4 * 1024;
 
 /// How often it is looked at whether a client takes anything, and how long it may take nothing where no session says so.
 const LOOK: Duration = Duration::from_millis(100);
@@ -133,6 +133,11 @@ impl Socket {
     /// Writes one frame; nothing where the client does not take it.
     pub async fn send(&mut self, text: String) -> Option<()> {
         self.send_all(vec![text]).await
+    }
+
+    /// Takes a frame that goes out with what is written next.
+    pub async fn put(&mut self, text: String) -> Option<()> {
+        patiently(&self.taken, self.backlog.as_deref(), WRITE, put(&mut self.socket, text)).await
     }
 
     pub async fn ping(&mut self) -> Option<()> {

@@ -204,6 +204,31 @@ async fn a_launcher_that_is_killed_takes_its_programs_along() {
     }
 }
 
+/// The session of a process, and the kernel's line about its share of the processor, where there is one.
+fn session_of(pid: u32) -> (i32, Option<String>) {
+    let session = nix::unistd::getsid(Some(Pid::from_raw(pid.cast_signed()))).unwrap();
+    (session.as_raw(), std::fs::read_to_string(format!("/proc/{pid}/autogroup")).ok())
+}
+
+/// Else Ctrl-C would reach programs before the service has ended them, and what a launcher asks of the kernel for its
+/// session would hold for the service and the shell that it was started in.
+#[tokio::test]
+async fn a_launcher_has_a_session_of_its_own() {
+    for launch in [Launch::new(), Launch::new().limits()] {
+        let bench = Bench::new(launch).await;
+        bench.service.create(&tool("waiting", shell("sleep 60"))).await;
+        let (socket, uuid) = accepted(&bench.service, "waiting", json!({}), json!({})).await;
+        eventually("its launcher is seen", PATIENCE, || launcher_of(&uuid).is_some()).await;
+        let (session, share) = session_of(launcher_of(&uuid).unwrap());
+        let (of_service, share_of_service) = session_of(bench.service.pid());
+        assert_ne!(session, of_service);
+        if share.is_some() {
+            assert_ne!(share, share_of_service);
+        }
+        drop(socket);
+    }
+}
+
 #[tokio::test]
 async fn what_can_run_here_is_told_with_how_programs_are_kept_together() {
     let service = Launch::new().limits().start().await;

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::{write_object, write_string};
 use crate::error::{Code, Error};
-use crate::execution::{Client, now_ms};
+use crate::execution::{Client, Ended, Job, now_ms};
 
 /// How long a text of an entry may be, in characters; what is longer is cut.
 const MAX_TEXT: usize = 512;
@@ -157,12 +157,62 @@ pub struct Event {
     /// What came of it: `ok`, the code of an error, or the state of an execution that ended.
     pub result: &'static str,
     /// What else is to be known: a JSON object.
-    pub detail: Value,
+    pub detail: Detail,
+}
+
+/// What else an entry tells.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Detail {
+    /// The members of an object; where there are none, that is empty.
+    Members(Value),
+    /// The text of an object as it stands in the log: of what is written for each execution.
+    Text(String),
+}
+
+impl From<Value> for Detail {
+    fn from(members: Value) -> Self {
+        Self::Members(members)
+    }
+}
+
+impl Detail {
+    /// Of an execution that comes in: its definition, which has a short name.
+    pub(crate) fn of(job: &Job) -> Self {
+        let mut text = String::from("{");
+        write_definition(&mut text, job);
+        Self::Text(text)
+    }
+
+    /// Of one that ended: with its attempts, and why it failed. What it put out does not stand in the log.
+    pub(crate) fn of_end(job: &Job, ended: &Ended) -> Self {
+        let mut text = String::from("{");
+        write!(text, r#""attempts":{},"#, ended.attempts).expect(TAKES_ALL);
+        if let Err(failure) = &ended.outcome.result {
+            text.push_str(r#""code":"#);
+            write_string(&mut text, &failure.code);
+            text.push(',');
+        }
+        write_definition(&mut text, job);
+        Self::Text(text)
+    }
+
+    /// Adds a member.
+    pub(crate) fn add(&mut self, name: &str, value: impl Into<Value>) {
+        if let Self::Members(Value::Object(members)) = self {
+            members.insert(name.into(), value.into());
+        }
+    }
 }
 
 impl Event {
     /// Something that was done now.
-    pub fn done(origin: Arc<Origin>, action: Action, subject: impl fmt::Display, detail: Value) -> Self {
+    pub fn done(
+        origin: Arc<Origin>,
+        action: Action,
+        subject: impl fmt::Display,
+        detail: impl Into<Detail>,
+    ) -> Self {
+        let detail = detail.into();
         Self { at_ms: now_ms(), origin, action, subject: subject.to_string(), result: "ok", detail }
     }
 
@@ -174,7 +224,7 @@ impl Event {
         code: Code,
         error: &Error,
     ) -> Self {
-        let detail = json!({ "message": error.to_string() });
+        let detail = json!({ "message": error.to_string() }).into();
         Self { at_ms: now_ms(), origin, action, subject: subject.to_string(), result: code.as_str(), detail }
     }
 
@@ -195,15 +245,23 @@ impl Event {
         write_string(&mut text, &cut(&self.subject));
         write!(text, r#","result":"{}","detail":"#, self.result).expect(TAKES_ALL);
         match &self.detail {
-            Value::Object(detail) if detail.values().any(is_long) => {
+            Detail::Text(detail) => text.push_str(detail),
+            Detail::Members(Value::Object(detail)) if detail.values().any(is_long) => {
                 write_object(&mut text, &shortened(detail))
             }
-            Value::Object(detail) => write_object(&mut text, detail),
-            _ => text.push_str("{}"),
+            Detail::Members(Value::Object(detail)) => write_object(&mut text, detail),
+            Detail::Members(_) => text.push_str("{}"),
         }
         text.push('}');
         text
     }
+}
+
+fn write_definition(text: &mut String, job: &Job) {
+    let definition = &job.definition;
+    text.push_str(r#""definition":"#);
+    write_string(text, &definition.kind.subject(&definition.id).to_string());
+    write!(text, r#","revision":{}}}"#, definition.number).expect(TAKES_ALL);
 }
 
 fn is_long(value: &Value) -> bool {
@@ -229,7 +287,8 @@ mod tests {
 
     #[test]
     fn a_long_text_is_cut() {
-        let entry = Event { detail: json!({ "message": "é".repeat(9_999) }), ..event(&"x".repeat(9_999)) };
+        let entry =
+            Event { detail: json!({ "message": "é".repeat(9_999) }).into(), ..event(&"x".repeat(9_999)) };
         let entry = Entry::parse(&entry.text(1)).expect("an entry");
         assert_eq!(entry.subject.chars().count(), MAX_TEXT + 1);
         assert_eq!(entry.detail["message"].as_str().map(|text| text.chars().count()), Some(MAX_TEXT + 1));

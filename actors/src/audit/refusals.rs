@@ -87,9 +87,7 @@ impl Refusals {
             self.strangers -= usize::from(open.last.origin.is_stranger());
             if open.more > 0 {
                 let mut event = open.last;
-                if let Some(detail) = event.detail.as_object_mut() {
-                    detail.insert("count".into(), open.more.into());
-                }
+                event.detail.add("count", open.more);
                 entries.push(event);
             }
         }
@@ -100,6 +98,7 @@ impl Refusals {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Entry;
     use super::*;
     use crate::error::{Code, Error};
 
@@ -107,6 +106,10 @@ mod tests {
         let origin = Arc::new(Origin::stranger(IpAddr::from(address), Door::Rest));
         let error = Error::new(Code::Unauthorized, "no");
         Event::refused(origin, Action::Enter, subject, error.code(), &error)
+    }
+
+    fn count(event: &Event) -> Option<u64> {
+        Entry::parse(&event.text(1))?.detail["count"].as_u64()
     }
 
     #[test]
@@ -120,7 +123,7 @@ mod tests {
         assert!(refusals.close(now, false).is_empty());
         let closed = refusals.close(now + WINDOW, false);
         assert_eq!(closed.len(), 1);
-        assert_eq!((closed[0].detail["count"].as_u64(), closed[0].subject.as_str()), (Some(1_000), "a"));
+        assert_eq!((count(&closed[0]), closed[0].subject.as_str()), (Some(1_000), "a"));
         assert!(refusals.is_empty());
         assert!(refusals.take(refusal([1, 1, 1, 1], "a"), now + WINDOW).is_some());
     }
@@ -145,7 +148,7 @@ mod tests {
         let closed = refusals.close(now, true);
         assert_eq!(closed.len(), 1);
         assert_eq!(&*closed[0].origin.principal, "others");
-        assert_eq!(closed[0].detail["count"].as_u64(), Some(10_000 - recorded as u64));
+        assert_eq!(count(&closed[0]), Some(10_000 - recorded as u64));
         assert_eq!(refusals.strangers, 0);
     }
 }

@@ -10,11 +10,11 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
 use tokio::sync::Notify;
 
 use super::refusals::Refusals;
-use super::{Action, Event, Head, Origin};
+use super::{Action, Detail, Event, Head, Origin};
+use crate::admission::PATIENCE;
 use crate::error::{Code, Error};
 
 /// How many entries may wait.
@@ -74,11 +74,26 @@ impl Trail {
 
     /// Waits until another entry may.
     pub async fn room(&self) {
+        self.when(Self::has_room).await;
+    }
+
+    /// Whether what waits is far from as much as may: else an execution is not taken in at once.
+    pub fn is_calm(&self) -> bool {
+        self.lock().queue.len() < MAX_WAITING / 2
+    }
+
+    /// Waits until it is, but no longer than a request waits for its turn.
+    pub async fn calm(&self) {
+        // Whether there is room at all is found where the execution comes in.
+        let _ = tokio::time::timeout(PATIENCE, self.when(Self::is_calm)).await;
+    }
+
+    async fn when(&self, holds: impl Fn(&Self) -> bool) {
         loop {
             let mut taken = pin!(self.taken.notified());
             // Before the look, so that what is taken in between is noticed.
             taken.as_mut().enable();
-            if self.has_room() {
+            if holds(self) {
                 return;
             }
             taken.await;
@@ -101,7 +116,13 @@ impl Trail {
     }
 
     /// Records that this was done.
-    pub fn done(&self, origin: &Arc<Origin>, action: Action, subject: impl fmt::Display, detail: Value) {
+    pub fn done(
+        &self,
+        origin: &Arc<Origin>,
+        action: Action,
+        subject: impl fmt::Display,
+        detail: impl Into<Detail>,
+    ) {
         if self.is_enabled {
             self.add(Event::done(origin.clone(), action, subject, detail));
         }
@@ -282,6 +303,22 @@ mod tests {
         (&mut waiting).await.expect("there is room");
         trail.close_refusals(true);
         assert_eq!(trail.waiting(), MAX_WAITING);
+    }
+
+    #[tokio::test]
+    async fn executions_wait_before_there_is_no_room() {
+        let trail = Arc::new(Trail::new(true));
+        for _ in 0..MAX_WAITING / 2 {
+            trail.add(event("a"));
+        }
+        assert!(trail.has_room() && !trail.is_calm());
+        let waiting = trail.clone();
+        let mut waiting = tokio::spawn(async move { waiting.calm().await });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        trail.begin(head(2), 2);
+        trail.settle(&head(2));
+        (&mut waiting).await.expect("it is calm");
     }
 
     #[tokio::test]

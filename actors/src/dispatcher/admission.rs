@@ -9,7 +9,7 @@ use super::lane::Lane;
 use super::open::{Open, Phase};
 use super::queue::Entry;
 use super::{Attached, Caller, Cancelled, Notice, State, tell};
-use crate::audit::Action;
+use crate::audit::{Action, Detail};
 use crate::definition::Subject;
 use crate::error::{Code, Error};
 use crate::execution::{Client, Ended, Job, Key, Outcome, Progress, Runtime, Snapshot, now_ms};
@@ -48,7 +48,7 @@ impl State {
         }
         if self.records.is_none() {
             open.is_recorded = true;
-            self.trail.done(&job.origin, Action::ExecutionAccept, uuid, job.detail());
+            self.trail.done(&job.origin, Action::ExecutionAccept, uuid, Detail::of(&job));
             open.tell(&Notice::Accepted(uuid));
             self.open.insert(uuid, open);
             return self.schedule(runtime);
@@ -150,7 +150,7 @@ impl State {
         }
         open.permit = None;
         open.left(Stage::Accept);
-        self.trail.done(&open.job.origin, Action::ExecutionAccept, uuid, open.job.detail());
+        self.trail.done(&open.job.origin, Action::ExecutionAccept, uuid, Detail::of(&open.job));
         open.tell(&Notice::Accepted(uuid));
         match open.phase {
             Phase::Beginning { .. } => self.begin(uuid),

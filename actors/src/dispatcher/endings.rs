@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::open::Phase;
 use super::{Msg, Notice, State};
-use crate::audit::{Action, Event};
+use crate::audit::{Action, Detail, Event};
 use crate::execution::{self, Ended, Job, Outcome, now_ms};
 use crate::journal::Record;
 use crate::measures::Stage;
@@ -168,13 +168,9 @@ impl State {
     }
 }
 
-/// How the end of an execution stands in the audit log. What it put out does not.
+/// How the end of an execution stands in the audit log.
 fn event(job: &Job, ended: &Ended) -> Event {
-    let mut detail = job.detail();
-    detail["attempts"] = ended.attempts.into();
-    if let Err(failure) = &ended.outcome.result {
-        detail["code"] = (*failure.code).into();
-    }
+    let detail = Detail::of_end(job, ended);
     let done = Event::done(job.origin.clone(), Action::ExecutionEnd, job.uuid, detail);
     Event { result: ended.outcome.state.name(), ..done }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::admission::entry;
 use super::losses::MAX_ATTEMPTS;
 use super::{Msg, Open, State};
-use crate::audit::{Action, Origin};
+use crate::audit::{Action, Detail, Origin};
 use crate::effects::Panicked;
 use crate::error::{Error, Result};
 use crate::execution::{Input, Job, Outcome};
@@ -87,7 +87,7 @@ impl State {
         }
         self.open.insert(uuid, open);
         self.count_open(job.client);
-        self.trail.done(&job.origin, Action::ExecutionResume, uuid, job.detail());
+        self.trail.done(&job.origin, Action::ExecutionResume, uuid, Detail::of(&job));
         let lane = self.lanes.get_mut(&job.runtime);
         let problem = match (runtime, lane) {
             (Err(error), _) => {

@@ -52,8 +52,8 @@ impl Contained {
     /// # Errors
     /// One sentence: why the wanted way cannot be had.
     pub fn establish(wanted: &Wanted) -> Result<Option<Self>, String> {
-        // No terminal.
-        let _ = nix::unistd::setsid();
+        // No terminal: this ends with its socket, not with Ctrl-C.
+        nix::unistd::setsid().map_err(|error| format!("no session of its own: {error}"))?;
         // Programs have sessions of their own, and where the kernel shares the processor among sessions (sched(7)) this one
         // must get its turn to end them, however many flood theirs. Only root may ask for more than an equal part.
         let _ = fs::write("/proc/self/autogroup", SESSION_NICE);

@@ -51,7 +51,7 @@ pub fn stat(pid: Pid) -> Option<Stat> {
 }
 
 /// Reads such a line.
-pub fn parse(text: &str) -> Option<Stat> {
+fn parse(text: &str) -> Option<Stat> {
     // The command's name may hold anything but ends at the last parenthesis; the field after it is the third.
     let fields: Vec<&str> = text.rsplit_once(')')?.1.split_ascii_whitespace().collect();
     let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
@@ -59,8 +59,13 @@ pub fn parse(text: &str) -> Option<Stat> {
     Some(Stat {
         cpu: Duration::from_nanos(ticks * 1_000_000_000 / setting(SysconfVar::CLK_TCK, 100)),
         threads: number(20)?,
-        resident_bytes: number(24)? * setting(SysconfVar::PAGE_SIZE, 4_096),
+        resident_bytes: number(24)? * page_bytes(),
     })
+}
+
+/// How large a page of memory is.
+pub fn page_bytes() -> u64 {
+    setting(SysconfVar::PAGE_SIZE, 4_096)
 }
 
 fn setting(name: SysconfVar, usual: u64) -> u64 {
@@ -85,7 +90,7 @@ pub fn anonymous_bytes(pid: Pid) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
     let mut pages = text.split_ascii_whitespace().skip(1).map_while(|number| number.parse::<u64>().ok());
     let (resident, shared) = (pages.next()?, pages.next()?);
-    Some(resident.saturating_sub(shared) * setting(SysconfVar::PAGE_SIZE, 4_096))
+    Some(resident.saturating_sub(shared) * page_bytes())
 }
 
 /// How many files a process has open.
@@ -119,7 +124,7 @@ mod tests {
         let stat = parse(line).expect("a stat line");
         let ticks = setting(SysconfVar::CLK_TCK, 100);
         assert_eq!(stat.cpu, Duration::from_nanos(26 * 1_000_000_000 / ticks));
-        assert_eq!((stat.threads, stat.resident_bytes), (3, 50 * setting(SysconfVar::PAGE_SIZE, 4_096)));
+        assert_eq!((stat.threads, stat.resident_bytes), (3, 50 * page_bytes()));
         assert_eq!(parse("7 (a"), None);
     }
 

@@ -428,7 +428,8 @@ fn misplaced(name: &str) -> Error {
 
 /// The place of a key, for an error.
 fn below(place: &str, key: &str) -> String {
-    let key = shown(key);
+    // An empty key is seen by its quotes.
+    let key = if key.is_empty() { "\"\"".to_owned() } else { shown(key) };
     if place.is_empty() { key } else { format!("{place}.{key}") }
 }
 
@@ -477,7 +478,9 @@ mod tests {
             {"name": 1} | name | `name` is no field of a tool; its fields are tool_id, tool_search
             {"function_id": 1} | function_id | is no field of a tool
             {"tool_identity": 1} | tool_identity | is no field of a tool
-            {"$or": [{"": 1}]} | $or[0]. | 1 to 256 characters
+            {"": 1} | "" | 1 to 256 characters
+            {"": {"$gt": 1, "$$or": 3}} | "" | 1 to 256 characters
+            {"$or": [{"": 1}]} | $or[0]."" | 1 to 256 characters
             {"tool_metadata.": 1} | tool_metadata. | 1 to 256 characters
             {"tool_metadata..a": 1} | tool_metadata..a | 1 to 256 characters
             {"tool_metadata.\n": 1} | tool_metadata.� | no control characters

@@ -73,11 +73,13 @@ pub async fn run(
     let instance = match kept {
         Some(instance) => instance,
         None => {
-            let code = stop.or(engine.code(file, pin)).await?;
+            let code = stop.or(Box::pin(engine.code(file, pin))).await?;
             match &*code {
-                Code::Module(module) => return command::module(&call, module, &mut lines, stop).await,
+                Code::Module(module) => {
+                    return Box::pin(command::module(&call, module, &mut lines, stop)).await;
+                }
                 Code::Command(component) => {
-                    return command::component(&call, component, &mut lines, stop).await;
+                    return Box::pin(command::component(&call, component, &mut lines, stop)).await;
                 }
                 Code::Function(function) => Instance::new(&call, function)?,
             }

@@ -40,6 +40,9 @@ pub struct Request {
 
 /// Reads a request: the client's name for it, as JSON text, where it has one, and what it asks for.
 pub fn parse(door: Door, text: &str) -> (Option<Arc<str>>, Result<Asked>) {
+    if let Some((id, request)) = plain(door, text) {
+        return (id, Ok(Asked::Run(request)));
+    }
     let value = match json::parse(text) {
         Ok(value) => value,
         Err(error) => return (None, Err(error)),
@@ -51,6 +54,41 @@ pub fn parse(door: Door, text: &str) -> (Option<Arc<str>>, Result<Asked>) {
             Err(error) => (None, Err(error)),
         },
     }
+}
+
+/// A request to run something, written as nearly all are: its text is gone through once, and what is inside of its input
+/// is left to the definition, which reads that anyway. None where it has to be looked at more closely.
+fn plain(door: Door, text: &str) -> Option<(Option<Arc<str>>, Request)> {
+    let mut members = json::members(text).ok()?;
+    (json::depth(text) <= json::MAX_DEPTH).then_some(())?;
+    let (id, kind) = match door {
+        Door::Once(kind) => (None, kind),
+        Door::Many => {
+            let id = members.remove("id")?;
+            let id = id.get();
+            let is_short_number = id.len() < 16 && id.bytes().all(|byte| byte.is_ascii_digit());
+            if id.len() > MAX_ID || !(is_short_number || plain_text(id).is_some()) {
+                return None;
+            }
+            let is_function = members.contains_key("function_id");
+            (Some(id.into()), if is_function { Kind::Function } else { Kind::Tool })
+        }
+    };
+    let named = members.remove(&kind.field("id"))?;
+    let input = members.remove("input_data")?;
+    let options = match members.remove("options") {
+        Some(options) => Options::parse(&json::parse(options.get()).ok()?).ok()?,
+        None => Options::default(),
+    };
+    let input = json::members(input.get()).ok()?;
+    members.is_empty().then_some(())?;
+    Some((id, Request { kind, id: plain_text(named.get())?.to_owned(), input, options }))
+}
+
+/// What is between the quotes of a text that has nothing to be unescaped.
+fn plain_text(json: &str) -> Option<&str> {
+    let text = json.strip_prefix('"')?.strip_suffix('"')?;
+    text.bytes().all(|byte| byte >= b' ' && byte != b'\\').then_some(text)
 }
 
 /// The client's name of a request.
@@ -133,6 +171,40 @@ mod tests {
         let request = once(text).expect("valid");
         assert_eq!((request.id.as_str(), request.options.priority), ("t", 1));
         assert_eq!(request.input["value"].get(), "18446744073709551615");
+    }
+
+    #[test]
+    fn a_request_means_the_same_however_it_is_written() {
+        for (plain, other) in [
+            (
+                r#"{"id":7,"tool_id":"t","input_data":{"a":1}}"#,
+                r#"{"id":7e0,"tool_id":"\u0074","input_data":{"a":1}}"#,
+            ),
+            (
+                r#"{"id":"x","function_id":"é","input_data":{}}"#,
+                r#" { "function_id" : "\u00e9" , "input_data" : { } , "id" : "\u0078" } "#,
+            ),
+        ] {
+            let (id, request) = super::plain(Door::Many, plain).expect("it is plain");
+            assert!(super::plain(Door::Many, other).is_none(), "{other}");
+            let (other_id, asked) = parse(Door::Many, other);
+            let Ok(Asked::Run(other)) = asked else { panic!("{asked:?}") };
+            let number = |id: Option<Arc<str>>| id.and_then(|id| id.trim_matches('"').parse::<f64>().ok());
+            assert!(id == other_id || number(id) == number(other_id));
+            assert_eq!((request.kind, request.id), (other.kind, other.id));
+            assert!(request.input.keys().eq(other.input.keys()));
+        }
+        for text in [
+            r#"{"id":1,"tool_id":"t","input_data":{},"input_data":{}}"#,
+            r#"{"id":1,"tool_id":"t","input_data":[]}"#,
+            r#"{"id":1,"tool_id":7,"input_data":{}}"#,
+            r#"{"id":1,"tool_id":"t","input_data":{},"options":{"priority":99}}"#,
+            r#"{"id":-1,"tool_id":"t","input_data":{}}"#,
+            r#"{"id":1,"tool_id":"t","function_id":"f","input_data":{}}"#,
+            r#"{"id":1,"cancel":"x"}"#,
+        ] {
+            assert!(super::plain(Door::Many, text).is_none(), "{text}");
+        }
     }
 
     #[test]

@@ -166,7 +166,7 @@ pub(super) fn unauthorized(
     }
     let mut event = Event::refused(Arc::new(origin), Action::Enter, door.name(), error.code(), error);
     if let Some((id, false)) = named {
-        event.detail["named"] = Client::Key(id).to_string().into();
+        event.detail.add("named", Client::Key(id).to_string());
     }
     event
 }
