@@ -144,7 +144,12 @@ impl Compiled {
         };
         match misfit.or_else(missing) {
             Some(misfit) => Err(Error::new(Code::Unprocessable, misfit.to_string()).at(misfit.place)),
-            None => Ok(Input { text: json::compacted(text) }),
+            None => {
+                let mut text = json::compacted(text);
+                // It may wait for long, and is counted by what is in it.
+                text.shrink_to_fit();
+                Ok(Input { text })
+            }
         }
     }
 }

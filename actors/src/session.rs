@@ -160,7 +160,15 @@ impl Actor for SessionActor {
 
     async fn pre_start(&self, myself: Ref, args: Args) -> std::result::Result<State, ActorProcessingErr> {
         let effects = Effects::new(myself.clone());
-        Ok(State { myself, args, effects, open: HashMap::new(), dead: Vec::new(), is_leaving: false })
+        Ok(State {
+            myself,
+            args,
+            effects,
+            open: HashMap::new(),
+            dead: Vec::new(),
+            is_leaving: false,
+            is_stopped: false,
+        })
     }
 
     async fn handle(
@@ -170,7 +178,7 @@ impl Actor for SessionActor {
         state: &mut State,
     ) -> std::result::Result<(), ActorProcessingErr> {
         match message {
-            Msg::Requests(texts) => texts.iter().for_each(|text| state.request(text)),
+            Msg::Requests(texts) => state.requests(&texts),
             Msg::Cancel => state.cancel_all(),
             Msg::Leave(cancels) => state.leave(cancels),
             Msg::CancelAsked(id, uuid, result) => state.cancel_asked(id, uuid, result),
@@ -197,6 +205,8 @@ pub struct State {
     dead: Vec<ActorId>,
     /// The client is gone, and its executions are being ended.
     is_leaving: bool,
+    /// This was the last message.
+    is_stopped: bool,
 }
 
 /// An execution that the client waits for.
@@ -219,6 +229,16 @@ struct Open {
 }
 
 impl State {
+    fn requests(&mut self, texts: &[String]) {
+        for text in texts {
+            self.request(text);
+            if self.is_stopped {
+                // Its client is given up: what came after this is not begun.
+                return;
+            }
+        }
+    }
+
     fn request(&mut self, text: &str) {
         let (id, asked) = request::parse(self.args.door, text);
         // A connection for one was counted when it was opened.
@@ -462,6 +482,7 @@ impl State {
             self.args.backlog.give_up();
         }
         if is_over || (is_stuck && !self.is_leaving) {
+            self.is_stopped = true;
             self.myself.stop(None);
         }
     }

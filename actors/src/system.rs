@@ -425,8 +425,9 @@ impl System {
 
     async fn hand_in(&self, job: Box<Job>, caller: Caller) -> Result<ActorId> {
         self.refuse_when_draining()?;
-        self.inner.trail.calm().await;
         let permit = self.inner.dispatcher_admission.in_turn(job.client).await?;
+        // With its place, so that only so many wait here, and clients in their turns.
+        self.inner.trail.calm().await;
         let recorded = match job.key() {
             Some(key) if self.inner.settings.is_journalled() => self.recorded_under(key).await?,
             _ => None,

@@ -82,10 +82,11 @@ impl Trail {
         self.lock().queue.len() < MAX_WAITING / 2
     }
 
-    /// Waits until it is, but no longer than a request waits for its turn.
+    /// Waits until it is, but no longer than a request waits for its turn; not at all where there is no room, which is told
+    /// where the execution comes in.
     pub async fn calm(&self) {
-        // Whether there is room at all is found where the execution comes in.
-        let _ = tokio::time::timeout(PATIENCE, self.when(Self::is_calm)).await;
+        let is_decided = |trail: &Self| trail.is_calm() || !trail.has_room();
+        let _ = tokio::time::timeout(PATIENCE, self.when(is_decided)).await;
     }
 
     async fn when(&self, holds: impl Fn(&Self) -> bool) {

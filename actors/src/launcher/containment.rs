@@ -46,14 +46,21 @@ pub enum Contained {
     Subreaper,
 }
 
+/// Takes a session without a terminal: this ends with its socket, not with Ctrl-C. It was started as the leader of a group
+/// for the same reason, and a leader cannot have another session (setsid(2)).
+fn own_session() -> nix::Result<()> {
+    let around = nix::unistd::getpgid(Some(nix::unistd::getppid()))?;
+    nix::unistd::setpgid(Pid::from_raw(0), around)?;
+    nix::unistd::setsid().map(drop)
+}
+
 impl Contained {
     /// Makes ready the wanted way, or the strongest. None in the process that only waited for the contained one.
     ///
     /// # Errors
     /// One sentence: why the wanted way cannot be had.
     pub fn establish(wanted: &Wanted) -> Result<Option<Self>, String> {
-        // No terminal: this ends with its socket, not with Ctrl-C.
-        nix::unistd::setsid().map_err(|error| format!("no session of its own: {error}"))?;
+        own_session().map_err(|error| format!("no session of its own: {error}"))?;
         // Programs have sessions of their own, and where the kernel shares the processor among sessions (sched(7)) this one
         // must get its turn to end them, however many flood theirs. Only root may ask for more than an equal part.
         let _ = fs::write("/proc/self/autogroup", SESSION_NICE);

@@ -85,6 +85,7 @@ struct Live {
     socket: UnixStream,
     received: Vec<u8>,
     process: Child,
+    containment: Containment,
 }
 
 /// A program that is to be started.
@@ -153,7 +154,8 @@ impl Launcher {
     /// One sentence: why the configured way cannot be had.
     pub async fn containment(&mut self, place: Option<Place>) -> Result<Containment, String> {
         self.live = None;
-        let (live, containment) = Live::start(&self.command, place).await?;
+        let live = Live::start(&self.command, place).await?;
+        let containment = live.containment;
         self.live = Some(live);
         Ok(containment)
     }
@@ -212,7 +214,7 @@ impl Launcher {
         self.live.take_if(|live| live.place != place);
         if self.live.is_none() {
             let started = Live::start(&self.command, place.clone()).await;
-            let (live, _) = started.map_err(|problem| not_started(&problem))?;
+            let live = started.map_err(|problem| not_started(&problem))?;
             self.live = Some(live);
         }
         let start = Start {
@@ -339,7 +341,8 @@ impl Launcher {
 
     /// What shows whether the kept program is alone.
     pub fn kept(&self) -> Option<Kept> {
-        self.live.as_ref().and_then(|live| Kept::of(live.process.id()?, live.place.is_some()))
+        let live = self.live.as_ref()?;
+        Kept::of(live.process.id()?, live.containment, live.place.is_some())
     }
 
     async fn tell(&mut self, request: &Request) -> Result<(), Outcome> {
@@ -353,7 +356,7 @@ impl Launcher {
 }
 
 impl Live {
-    async fn start(command: &LauncherCommand, place: Option<Place>) -> Result<(Self, Containment), String> {
+    async fn start(command: &LauncherCommand, place: Option<Place>) -> Result<Self, String> {
         let wanted = command.sandbox.wanted(place.as_ref());
         let failed = |error: std::io::Error| format!("the launcher cannot be started: {error}");
         let (socket, theirs) = std::os::unix::net::UnixStream::pair().map_err(failed)?;
@@ -361,16 +364,17 @@ impl Live {
         let socket = UnixStream::from_std(socket).map_err(failed)?;
         let (program, args) = command.program.split_first().ok_or("no launcher is configured")?;
         let mut process = Command::new(program);
-        // It takes a session of its own, which a leader of a group cannot: here it gets no group.
-        process.args(args).env_clear().stdin(OwnedFd::from(theirs)).stdout(Stdio::null());
+        // Out of the terminal's group until it has a session of its own: Ctrl-C is for the service.
+        process.args(args).env_clear().process_group(0).stdin(OwnedFd::from(theirs)).stdout(Stdio::null());
         let process = process.spawn().map_err(failed)?;
-        let mut live = Self { place, socket, received: Vec::new(), process };
+        let containment = Containment::Auto;
+        let mut live = Self { place, socket, received: Vec::new(), process, containment };
         let asked = async {
             live.send(&Request::Contain(wanted), &[]).await?;
             live.receive().await
         };
         match timeout(ANSWER, asked).await {
-            Ok(Some(Reply::Contained(containment))) => Ok((live, containment)),
+            Ok(Some(Reply::Contained(containment))) => Ok(Self { containment, ..live }),
             Ok(Some(Reply::Failed(problem))) => Err(problem),
             _ => Err("the launcher does not answer".into()),
         }
@@ -419,25 +423,24 @@ pub struct Kept {
     /// What it holds, in pages (proc_pid_statm(5)); told in less than half of the time that its `stat` takes.
     memory: File,
     expected: String,
-    /// Of a program in a jail, the folders that everybody in it may write, each with its size when it is empty.
-    scratch: Vec<(File, u64)>,
+    /// Of a program in a jail, the folders that everybody in it may write, each with its size and mode when it is empty.
+    scratch: Vec<(File, (u64, u32))>,
 }
 
 impl Kept {
     /// The program below the launcher that the service started as `process`.
-    fn of(process: u32, is_jailed: bool) -> Option<Self> {
+    fn of(process: u32, containment: Containment, is_jailed: bool) -> Option<Self> {
         let children = |pid: &str| format!("/proc/{pid}/task/{pid}/children");
         let only_child = |pid: &str| {
             let list = std::fs::read_to_string(children(pid)).ok()?;
             let mut pids = list.split_ascii_whitespace().map(str::to_owned);
             pids.next().filter(|_| pids.next().is_none())
         };
+        let process = process.to_string();
         // In a namespace there is one more process between.
-        let mut launcher = process.to_string();
-        let mut program = only_child(&launcher)?;
-        if let Some(inner) = only_child(&program) {
-            (launcher, program) = (program, inner);
-        }
+        let is_between = containment == Containment::PidNamespace;
+        let launcher = if is_between { only_child(&process)? } else { process };
+        let program = only_child(&launcher)?;
         Some(Self {
             launcher_children: File::open(children(&launcher)).ok()?,
             children: File::open(children(&program)).ok()?,
@@ -455,12 +458,6 @@ impl Kept {
 
     /// The memory that it holds, in bytes, where it certainly has neither a child nor an orphan, and left nothing in /tmp.
     pub fn alone_with(&self) -> Option<u64> {
-        // In memory a folder's size grows and shrinks with each name in it (tmpfs); what cannot be told counts as one more.
-        let is_empty =
-            |(folder, size): &(File, u64)| folder.metadata().is_ok_and(|about| about.len() == *size);
-        if !self.scratch.iter().all(is_empty) {
-            return None;
-        }
         // A child of another thread stands in another list. From the leaves to the root, as orphans move.
         let mut buffer = [0; 128];
         let has_one_thread =
@@ -471,16 +468,28 @@ impl Kept {
         if read(&self.launcher_children, &mut buffer)?.trim() != self.expected {
             return None;
         }
+        // At the end: as long as there is an orphan, it can write. In memory a folder's size grows and shrinks with each name
+        // in it (tmpfs); what cannot be told counts as one more.
+        let is_empty =
+            |(folder, then): &(File, (u64, u32))| size_and_mode(folder).is_some_and(|now| now == *then);
+        if !self.scratch.iter().all(is_empty) {
+            return None;
+        }
         let pages = read(&self.memory, &mut buffer)?.split_ascii_whitespace().nth(1)?.parse::<u64>().ok()?;
         Some(pages * page_bytes())
     }
 }
 
-/// This folder and its size, where it is empty.
-fn empty(path: &Path) -> Option<(File, u64)> {
+/// This folder with its size and mode, where it is empty.
+fn empty(path: &Path) -> Option<(File, (u64, u32))> {
     let folder = File::open(path).ok()?;
-    let size = folder.metadata().ok()?.len();
-    std::fs::read_dir(path).ok()?.next().is_none().then_some((folder, size))
+    let before = size_and_mode(&folder)?;
+    let is_empty = std::fs::read_dir(path).ok()?.next().is_none();
+    (is_empty && size_and_mode(&folder)? == before).then_some((folder, before))
+}
+
+fn size_and_mode(folder: &File) -> Option<(u64, u32)> {
+    folder.metadata().ok().map(|about| (about.len(), about.mode()))
 }
 
 /// What a file of /proc says, at the most as much as there is room for.
