@@ -23,6 +23,7 @@ mod definitions;
 mod executions;
 mod keys;
 mod outputs;
+mod segment;
 
 pub use definitions::{Change, Noted, Place, Scan, Stored};
 use outputs::Outputs;
@@ -283,6 +284,8 @@ async fn connect(location: &Location, memory: Memory) -> Result<Surreal<Db>, Sto
             if !is_unlocked(&folder) {
                 return Err(StoreError::Failed(format!("the store {place} is in use by another process")));
             }
+            let begun = segment::begin(&folder);
+            begun.map_err(|error| StoreError::Failed(format!("the log of the store {place}: {error}")))?;
             format!("surrealkv://{place}?sync={}", sync())
         }
     };
