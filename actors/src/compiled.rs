@@ -144,12 +144,7 @@ impl Compiled {
         };
         match misfit.or_else(missing) {
             Some(misfit) => Err(Error::new(Code::Unprocessable, misfit.to_string()).at(misfit.place)),
-            None => {
-                let mut text = json::compacted(text);
-                // It may wait for long, and is counted by what is in it.
-                text.shrink_to_fit();
-                Ok(Input { text })
-            }
+            None => Ok(Input { text: json::compact(&text) }),
         }
     }
 }

@@ -5,7 +5,6 @@
 
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
 
 use futures_util::FutureExt;
 use ractor::{ActorRef, Message};
@@ -75,11 +74,9 @@ impl<M: Message> Effects<M> {
         F: Future<Output = T> + Send + 'static,
     {
         // The task polls it once more, and is the one that is woken.
-        let mut context = Context::from_waker(Waker::noop());
-        let first = AssertUnwindSafe(|| future.as_mut().poll(&mut context));
-        match std::panic::catch_unwind(first) {
-            Ok(Poll::Ready(result)) => Begun::Done(Ok(result)),
-            Ok(Poll::Pending) => Begun::Running(self.run(future, done)),
+        match std::panic::catch_unwind(AssertUnwindSafe(|| future.as_mut().now_or_never())) {
+            Ok(Some(result)) => Begun::Done(Ok(result)),
+            Ok(None) => Begun::Running(self.run(future, done)),
             Err(_) => Begun::Done(Err(Panicked)),
         }
     }

@@ -79,13 +79,13 @@ impl<'de> Visitor<'de> for Members {
     }
 }
 
-/// As [`compact`], for a text that mostly is so already: then it is not copied.
-pub fn compacted(text: String) -> String {
-    if text.bytes().any(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r')) { compact(&text) } else { text }
-}
-
 /// The same JSON without the white space between its tokens; strings and numbers stay as written.
 pub fn compact(text: &str) -> String {
+    let is_space = |character| matches!(character, ' ' | '\t' | '\n' | '\r');
+    // Mostly it is so already.
+    if !text.contains(is_space) {
+        return text.to_owned();
+    }
     let mut out = String::with_capacity(text.len());
     let (mut in_string, mut escaped) = (false, false);
     for character in text.chars() {
@@ -97,7 +97,7 @@ pub fn compact(text: &str) -> String {
                 '"' => in_string = false,
                 _ => {}
             }
-        } else if !matches!(character, ' ' | '\t' | '\n' | '\r') {
+        } else if !is_space(character) {
             in_string = character == '"';
             out.push(character);
         }

@@ -34,7 +34,7 @@ use inbox::Inbox;
 use protocol::{Exceeded, Exit, Limits, Reply, Request};
 use watch::Watch;
 
-pub use tree::page_bytes;
+pub use tree::parse_statm;
 pub use view::{ENVIRONMENT, SCRATCH, SOURCE, SYSTEM, WORK};
 
 /// The subcommand under which the binary is a launcher.

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::envelope::{failure, refusal};
 
-/// How much `"id":,"uuid":"…",` takes, in bytes.
+/// How much `"id":,"uuid":"…",` takes at most, in bytes.
 const NAMES: usize = 64;
 
 /// The execution is in the queue.

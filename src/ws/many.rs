@@ -98,14 +98,13 @@ impl Many {
                         }
                     }
                     match other {
-                        None => {}
                         Some(Some(Ok(Message::Binary(_)))) => return Some(CloseCode::Unsupported),
                         Some(Some(Ok(Message::Close(_)))) => return socket.answer_close().await,
-                        Some(Some(Ok(_))) => {}
                         Some(Some(Err(error))) => {
                             return socket.refuse_unreadable(&error, edge.config.message_bytes).await;
                         }
                         Some(None) => return None,
+                        Some(Some(Ok(_))) | None => {}
                     }
                 }
                 () = &mut silence => {

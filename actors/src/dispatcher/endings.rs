@@ -146,12 +146,11 @@ impl State {
 
     /// Answers when nothing runs any more and all that is known is on record.
     pub(super) fn answer_drain(&mut self) {
+        // Most ends are not the service's, and many executions may wait behind this one.
+        let Some(replies) = &mut self.draining else { return };
         let is_busy = |open: &super::Open| !matches!(open.phase, Phase::Queued | Phase::Pausing(_));
         let is_unwritten = self.records.as_ref().is_some_and(|records| !records.is_empty());
-        if is_unwritten || self.open.values().any(is_busy) {
-            return;
-        }
-        if let Some(replies) = &mut self.draining {
+        if !is_unwritten && !self.open.values().any(is_busy) {
             replies.drain(..).for_each(|reply| drop(reply.send(())));
         }
     }

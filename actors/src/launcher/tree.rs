@@ -63,9 +63,18 @@ fn parse(text: &str) -> Option<Stat> {
     })
 }
 
-/// How large a page of memory is.
-pub fn page_bytes() -> u64 {
+fn page_bytes() -> u64 {
     setting(SysconfVar::PAGE_SIZE, 4_096)
+}
+
+/// What the `statm` of a process says of its memory (proc_pid_statm(5)), in bytes: what is resident, and what of it is backed
+/// by files or shared.
+pub fn parse_statm(text: &str) -> Option<(u64, u64)> {
+    let mut bytes = text
+        .split_ascii_whitespace()
+        .skip(1)
+        .map_while(|pages| Some(pages.parse::<u64>().ok()? * page_bytes()));
+    Some((bytes.next()?, bytes.next()?))
 }
 
 fn setting(name: SysconfVar, usual: u64) -> u64 {
@@ -88,9 +97,8 @@ pub fn proportional_bytes(pid: Pid) -> Option<u64> {
 /// (proc_pid_statm(5)). Unlike [`proportional_bytes`] it is told at once.
 pub fn anonymous_bytes(pid: Pid) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
-    let mut pages = text.split_ascii_whitespace().skip(1).map_while(|number| number.parse::<u64>().ok());
-    let (resident, shared) = (pages.next()?, pages.next()?);
-    Some(resident.saturating_sub(shared) * page_bytes())
+    let (resident, shared) = parse_statm(&text)?;
+    Some(resident.saturating_sub(shared))
 }
 
 /// How many files a process has open.

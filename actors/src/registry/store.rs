@@ -372,7 +372,7 @@ mod tests {
     use crate::compiled::Revision;
     use crate::definition::{Definition, Kind};
 
-    fn revision(id: &str) -> Revision {
+    pub(super) fn revision(id: &str) -> Revision {
         let body = format!(r#"{{"tool_id":"{id}"}}"#);
         let definition = Definition::parse(Kind::Tool, &body).expect("valid");
         Revision { definition, number: 1, created_ms: 2, updated_ms: 3, pin: None }

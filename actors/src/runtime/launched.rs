@@ -24,7 +24,7 @@ use super::bounds::Bounds;
 use super::sandbox::{Place, Sandbox};
 use crate::execution::{Job, Outcome};
 use crate::launcher::protocol::{self, Exceeded, Exit, Limits, Reply, Request, Shown, Start};
-use crate::launcher::{SCRATCH, WORK, page_bytes};
+use crate::launcher::{SCRATCH, WORK, parse_statm};
 use crate::settings::{Containment, Level};
 
 /// How long a launcher may take to answer what it answers at once.
@@ -475,8 +475,8 @@ impl Kept {
         if !self.scratch.iter().all(is_empty) {
             return None;
         }
-        let pages = read(&self.memory, &mut buffer)?.split_ascii_whitespace().nth(1)?.parse::<u64>().ok()?;
-        Some(pages * page_bytes())
+        let (resident, _) = parse_statm(read(&self.memory, &mut buffer)?)?;
+        Some(resident)
     }
 }
 

@@ -65,7 +65,7 @@ fn document(text: &str) -> Result<String, Outcome> {
     if json::depth(text) > json::MAX_DEPTH {
         return Err(invalid(format!("the output is nested deeper than {} levels", json::MAX_DEPTH)));
     }
-    Ok(json::compacted(raw.get().to_owned()))
+    Ok(json::compact(raw.get()))
 }
 
 fn invalid(message: String) -> Outcome {

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use super::System;
 use crate::execution::Runtime;
+use crate::launcher::parse_statm;
 use crate::measures::{self, Load};
 use crate::root::{self, Child, Life};
 use crate::runtime::Readiness;
@@ -130,10 +131,8 @@ fn bytes_below(folder: &std::path::Path) -> u64 {
     sizes.sum()
 }
 
-/// The resident memory of this process (proc_pid_statm(5)).
+/// The resident memory of this process.
 fn resident_bytes() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages = statm.split_ascii_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());
-    let size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten();
-    pages.unwrap_or(0) * size.and_then(|size| u64::try_from(size).ok()).unwrap_or(4_096)
+    parse_statm(&statm).map_or(0, |(resident, _)| resident)
 }

@@ -40,10 +40,10 @@ pub fn begin(store: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::revision;
     use super::super::{Location, Memory, Store};
     use super::*;
-    use crate::compiled::Revision;
-    use crate::definition::{Definition, Kind};
+    use crate::definition::Kind;
 
     fn copy(from: &Path, to: &Path) {
         fs::create_dir_all(to).expect("made");
@@ -70,9 +70,7 @@ mod tests {
     }
 
     async fn create(store: &Store, id: &str) {
-        let definition = Definition::parse(Kind::Tool, &format!(r#"{{"tool_id":"{id}"}}"#)).expect("valid");
-        let revision = Revision { definition, number: 1, created_ms: 2, updated_ms: 3, pin: None };
-        store.create(&revision).await.expect("created");
+        store.create(&revision(id)).await.expect("created");
     }
 
     async fn has(store: &Store, id: &str) -> bool {
