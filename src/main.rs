@@ -19,6 +19,7 @@ mod telemetry;
 mod tls;
 mod ws;
 
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -49,10 +50,7 @@ fn main() -> ExitCode {
         Err(error) => return fail(&format!("the runtime cannot be started: {error}")),
     };
     match cli.into_command() {
-        Command::CheckConfig { default: true } => {
-            print!("{}", config::default_text());
-            ExitCode::SUCCESS
-        }
+        Command::CheckConfig { default: true } => show(config::default_text()),
         Command::CheckConfig { default: false } => check_config(file.as_deref()),
         // On a thread of the runtime: what the main thread has for children are orphans, and nothing else.
         Command::Serve(args) => {
@@ -71,17 +69,31 @@ fn main() -> ExitCode {
 fn check_config(file: Option<&Path>) -> ExitCode {
     match config::in_force(file) {
         Ok((config, text)) => {
-            print!("{text}");
             if let Err(exposed) = config.check_exposure(false) {
-                eprintln!("note: {exposed}");
+                tell(&format!("note: {exposed}"));
             }
-            ExitCode::SUCCESS
+            show(&text)
         }
         Err(error) => fail(&error.to_string()),
     }
 }
 
+/// Prints what was asked for.
+fn show(text: &str) -> ExitCode {
+    let mut stdout = std::io::stdout();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&format!("cannot write to stdout: {error}")),
+    }
+}
+
 fn fail(message: &str) -> ExitCode {
-    eprintln!("error: {message}");
+    tell(&format!("error: {message}"));
     ExitCode::FAILURE
+}
+
+/// Writes a line for people, where anybody can read it.
+fn tell(line: &str) {
+    // There is no other place to say that nobody does.
+    let _ = writeln!(std::io::stderr(), "{line}");
 }

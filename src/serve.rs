@@ -23,7 +23,7 @@ const GOODBYE: Duration = Duration::from_secs(2);
 /// What the configuration, the ports or the store have against it, or why the engine could not go on.
 pub async fn run(file: Option<PathBuf>, insecure: bool) -> Result<()> {
     let config = config::load(file.as_deref())?;
-    telemetry::init(&config.log)?;
+    let _log = telemetry::init(&config.log)?;
     let tls = Tls::load(&config.tls)?;
     // Beyond loopback nothing is listened on before it is known that a key is asked for.
     let exposure = config.check_exposure(insecure);

@@ -3,9 +3,10 @@
 //! What executions write is not here; it belongs to their record. A line bears the fields of the span in
 //! which it was written, so that whatever happened to one execution is found by its uuid.
 
-use std::io::{IsTerminal, stderr};
+use std::io::{BufWriter, IsTerminal, stderr};
 
 use anyhow::{Context, anyhow};
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::{LevelFilter, ParseError};
 
@@ -29,11 +30,14 @@ const NOISY: [&str; 9] = [
 /// addresses, which may hold a credential. What matters of them is told with the execution or the source.
 const SILENT: &str = "rmcp=off";
 
-/// Begins to log, for the rest of the process.
+/// How many lines may wait for who reads the log; more are dropped, so that nothing else waits for that.
+const LINES: usize = 10_000;
+
+/// Begins to log, until the guard that it gives is dropped: then what waits is written, where that takes no longer than a second.
 ///
 /// # Errors
 /// `RUST_LOG` is no filter, or the process logs already.
-pub fn init(config: &LogConfig) -> anyhow::Result<()> {
+pub fn init(config: &LogConfig) -> anyhow::Result<WorkerGuard> {
     let filter = match std::env::var("RUST_LOG") {
         Ok(wanted) if !wanted.is_empty() => {
             filter(&wanted).with_context(|| format!("RUST_LOG = {wanted:?} is no log filter"))?
@@ -48,7 +52,13 @@ pub fn init(config: &LogConfig) -> anyhow::Result<()> {
     };
     // It warns at each orderly end that a handle was dropped outside the runtime, after it was closed inside.
     let filter = filter.add_directive("surrealkv::lsm=error".parse()?);
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
+    let (writer, guard) = NonBlockingBuilder::default()
+        .buffered_lines_limit(LINES)
+        .thread_name("log")
+        .finish(BufWriter::new(stderr()));
+    // A line that cannot be written is lost; the library would tell so on stderr, and panic where that is what is broken.
+    let log =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).log_internal_errors(false);
     let begun = if human {
         let colourless = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         log.with_ansi(terminal && !colourless).try_init()
@@ -57,7 +67,7 @@ pub fn init(config: &LogConfig) -> anyhow::Result<()> {
     };
     begun.map_err(|error| anyhow!("the log cannot begin: {error}"))?;
     std::panic::set_hook(Box::new(log_panic));
-    Ok(())
+    Ok(guard)
 }
 
 /// A panic is one line of the log like any other. It bears no backtrace: to name the frames of a program of this

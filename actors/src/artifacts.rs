@@ -75,7 +75,7 @@ impl From<Pin> for String {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
     /// There is no such path, or it leads elsewhere.
-    #[error("the source is under no allowed root")]
+    #[error("there is no such source under an allowed root")]
     NotAllowed,
     /// The address is none that is asked.
     #[error("the source {0}")]

@@ -40,7 +40,13 @@ pub fn etag(number: u64, created_ms: u64) -> String {
     format!("\"{number}-{created_ms:x}\"")
 }
 
-/// Whether the value of an If-Match or If-None-Match header means this ETag (RFC 9110, 13.1).
+/// Whether the value of an If-None-Match header means this ETag, which may have been weakened on its way (RFC 9110, 13.1.2).
+pub fn means_weakly(etags: &str, etag: &str) -> bool {
+    let strong = |named: &str| named.trim().strip_prefix("W/").unwrap_or(named.trim()) == etag;
+    etags.trim() == "*" || etags.split(',').any(strong)
+}
+
+/// Whether the value of an If-Match header means this ETag (RFC 9110, 13.1.1).
 pub fn means(etags: &str, etag: &str) -> bool {
     etags.trim() == "*" || etags.split(',').any(|named| named.trim() == etag)
 }

@@ -97,6 +97,8 @@ pub enum Msg {
     Log { uuid: Uuid, reply: RpcReplyPort<Option<String>> },
     /// Tell which executions are open, and which ended lately where nothing is journalled.
     List { page: PageRequest, reply: RpcReplyPort<Page> },
+    /// Tell whether executions can be recorded, where they are.
+    IsRecording(RpcReplyPort<bool>),
     /// Tell what waits and runs.
     Stats(RpcReplyPort<BTreeMap<Runtime, Stats>>),
     /// Panic, for a test.
@@ -319,6 +321,10 @@ impl State {
             Msg::Find { uuid, reply } => drop(reply.send(self.find(uuid))),
             Msg::Log { uuid, reply } => drop(reply.send(self.log(uuid))),
             Msg::List { page, reply } => drop(reply.send(self.list(&page))),
+            Msg::IsRecording(reply) => {
+                let is_failing = self.records.as_ref().is_some_and(Records::is_failing);
+                drop(reply.send(!is_failing));
+            }
             Msg::Stats(reply) => drop(reply.send(self.stats())),
             _ => {}
         }

@@ -23,7 +23,7 @@ use crate::registry::{Lease, StoreError};
 mod recovery;
 mod retention;
 
-pub use recovery::{Interrupted, OpenExecution, Recovered};
+pub use recovery::{OpenExecution, Recovered};
 
 /// A reference to the journal.
 pub type Ref = ActorRef<Msg>;

@@ -38,9 +38,9 @@ pub const FRAMES: usize = 4;
 pub enum Msg {
     /// The client's requests, as they came: those that came together are one message.
     Requests(Vec<String>),
-    /// The client wants the end of its executions, or is gone and they are to end with it.
+    /// The client wants the end of its executions.
     Cancel,
-    /// The client of a connection for many is gone: whether its executions are to end with it.
+    /// The client is gone: whether what it began is to end with it.
     Leave(bool),
     /// The dispatcher was told to end an execution; its news tell the rest. Where a request asked for it, that is answered.
     CancelAsked(Option<Arc<str>>, Uuid, std::result::Result<Result<Cancelled>, Panicked>),
@@ -222,6 +222,8 @@ struct Open {
     is_accepted: bool,
     /// Its end was asked for.
     is_cancelled: bool,
+    /// Another request began it: this client only waits for it.
+    is_anothers: bool,
     /// Who was given the execution.
     dispatcher: Option<ActorId>,
     /// It was begun elsewhere, or given to a dispatcher that failed: whichever there is has it.
@@ -340,7 +342,10 @@ impl State {
             let error = Error::new(Code::Conflict, "this connection waits for that execution already");
             return self.send(open.id, Some(uuid), News::Refused(error));
         }
-        self.open.insert(uuid, Open { is_followed: true, ..open });
+        self.open.insert(uuid, Open { is_followed: true, is_anothers: true, ..open });
+        if self.is_leaving {
+            self.leave(true);
+        }
     }
 
     /// It is in the queue: the client is told once.
@@ -369,9 +374,11 @@ impl State {
         }
     }
 
+    /// The client is gone: what it began is ended, where that is wanted; what others began goes on.
     fn leave(&mut self, cancels: bool) {
         self.is_leaving = true;
         if cancels {
+            self.open.retain(|_, open| !open.is_anothers);
             self.cancel_all();
         }
         if !cancels || self.open.is_empty() {
@@ -414,7 +421,7 @@ impl State {
             let error = Error::new(Code::Conflict, "this connection waits for that execution already");
             return self.send(id, Some(uuid), News::Refused(error));
         }
-        self.open.insert(uuid, Open { id, ..Open::default() });
+        self.open.insert(uuid, Open { id, is_anothers: true, ..Open::default() });
         let acting = self.args.acting.clone();
         self.follow_if(uuid, async move { acting.owns(Action::ExecutionRead, uuid).await });
     }

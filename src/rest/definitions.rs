@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 
-use actors::compiled::{Compiled, etag, means};
+use actors::compiled::{Compiled, etag, means_weakly};
 use actors::definition::{Definition, Kind, Patch};
 use actors::error::{Error, Result};
 use actors::query::Filter;
@@ -186,7 +186,7 @@ impl<R: Registered> Definitions<R> {
 
     async fn try_get(acting: &Acting, id: &str, if_none_match: Option<&str>) -> Result<Reply<200>> {
         let definition = acting.get(R::KIND, id).await?;
-        if if_none_match.is_some_and(|etags| means(etags, &definition.etag)) {
+        if if_none_match.is_some_and(|etags| means_weakly(etags, &definition.etag)) {
             let unchanged =
                 Response::builder().status(StatusCode::NOT_MODIFIED).header(header::ETAG, &definition.etag);
             return Ok(Reply::response(unchanged.finish()));

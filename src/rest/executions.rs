@@ -7,7 +7,7 @@ use actors::dispatcher::Cancelled;
 use actors::error::{Code, Error, Result};
 use actors::execution::{Options, PageRequest, trace_context};
 use actors::system::Acting;
-use poem::http::StatusCode;
+use poem::http::{HeaderMap, StatusCode};
 use poem_openapi::OpenApi;
 use poem_openapi::param::{Header, Path, Query};
 use serde_json::json;
@@ -61,15 +61,15 @@ impl<R: Registered> Runs<R> {
         priority: Query<Option<String>>,
         /// 1 to 255 bytes: the same key for the same definition is the same execution; with another input it is a 409.
         #[oai(name = "Idempotency-Key")]
-        idempotency_key: Header<Option<String>>,
+        _idempotency_key: Header<Option<String>>,
+        headers: &HeaderMap,
         /// The caller's trace context (W3C Trace Context).
         traceparent: Header<Option<String>>,
         body: JsonText,
     ) -> Reply<202> {
         let asked = || {
             let wait = wait.0.as_deref().map(|text| seconds(text, self.patience)).transpose()?;
-            let options =
-                options(timeout_ms.0.as_deref(), priority.0.as_deref(), idempotency_key.0.as_deref())?;
+            let options = options(timeout_ms.0.as_deref(), priority.0.as_deref(), idempotency_key(headers)?)?;
             Ok(Asked { wait, options, traceparent: traceparent.0.as_deref().and_then(trace_context) })
         };
         let run = async { Self::run(&acting.0, &id, asked()?, &body.0).await };
@@ -109,6 +109,13 @@ fn seconds(text: &str, most: Duration) -> Result<Duration> {
     })
 }
 
+/// The header's value, which may be any text: what is left out here would run twice.
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>> {
+    const NAME: &str = "Idempotency-Key";
+    let text = headers.get(NAME).map(|value| std::str::from_utf8(value.as_bytes())).transpose();
+    text.map_err(|_| Error::invalid(format!("the header `{NAME}` is no UTF-8")).at(NAME))
+}
+
 fn options(timeout_ms: Option<&str>, priority: Option<&str>, key: Option<&str>) -> Result<Options> {
     let mut options = json!({});
     for (name, given) in [("timeout_ms", timeout_ms), ("priority", priority)] {
@@ -145,7 +152,7 @@ impl Executions {
 
     async fn cancelled(acting: &Acting, uuid: &str) -> Result<String> {
         let uuid = parsed(uuid)?;
-        match acting.cancel(uuid).await? {
+        match acting.cancel_for_good(uuid).await? {
             Cancelled::Asked => Ok(json!({ "message": "Execution cancelled", "uuid": uuid }).to_string()),
             Cancelled::Ended => Err(Error::new(Code::Conflict, "the execution has ended already")),
             Cancelled::Unknown => Err(Error::new(Code::NotFound, "there is no execution with this uuid")),
@@ -173,8 +180,8 @@ impl Executions {
         Self::try_log(&acting.0, &uuid).await.unwrap_or_else(|error| Reply::refused(&error))
     }
 
-    /// Ends an execution, whether it waits or runs. Its client gets a last frame with the code `cancelled`, once
-    /// all that it started is gone. 409 where it has ended already.
+    /// Ends an execution, whether it waits or runs: answered once all that it started is gone and its end is recorded. Its
+    /// client gets a last frame with the code `cancelled`. 409 where it has ended by itself.
     #[oai(path = "/execution/:uuid", method = "delete")]
     async fn cancel(&self, acting: Authorized, uuid: Path<String>) -> Reply<200> {
         match Self::cancelled(&acting.0, &uuid).await {

@@ -189,7 +189,8 @@ impl Leaving {
 impl Drop for Leaving {
     fn drop(&mut self) {
         if self.cancels && !self.is_over {
-            self.cancel();
+            // As above.
+            drop(self.session.cast(session::Msg::Leave(true)));
         }
     }
 }

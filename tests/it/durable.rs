@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
+use futures_util::future::join_all;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -138,9 +139,11 @@ async fn an_execution_that_kills_the_service_each_time_ends_in_a_crash_loop() {
     let mut metadata = gate.program(r#"printf '{"ok":1}'"#);
     metadata["idempotent"] = json!(true);
     service.create(&tool("again", metadata)).await;
+    service.create(&tool("first", shell("printf 1"))).await;
+    service.run_tool("first", json!({})).await;
+    // An executor is free: that it begins is on record with its acceptance.
     let (_socket, uuid) = accepted(&service, "again", json!({}), json!({})).await;
-    // The first beginning is not on record: it began the moment it was accepted.
-    for begun in 1..=6 {
+    for begun in 1..=5 {
         gate.arrived(begun).await;
         service = killed(service).await.0;
     }
@@ -150,6 +153,7 @@ async fn an_execution_that_kills_the_service_each_time_ends_in_a_crash_loop() {
         (&json!("interrupted"), &json!("crash_loop")),
         "{record}"
     );
+    assert_eq!(record["attempts"], 5, "{record}");
 }
 
 #[tokio::test]
@@ -441,4 +445,48 @@ async fn of_a_long_list_of_executions_none_is_left_out() {
     uuids.reverse();
     assert_eq!(found.len(), COUNT);
     assert_eq!(found, uuids);
+}
+
+#[tokio::test]
+async fn what_was_answered_as_cancelled_does_not_run_after_a_kill() {
+    let service = Launch::new().limits().executors(1).start().await;
+    let gate = Gate::new();
+    service.create(&tool("gated", gate.program("printf 1"))).await;
+    let mut again = gate.program("printf 1");
+    again["idempotent"] = json!(true);
+    service.create(&tool("again", again)).await;
+    let (_socket, running) = accepted(&service, "again", json!({}), json!({})).await;
+    gate.arrived(1).await;
+    let mut uuids = vec![running];
+    for _ in 0..8 {
+        uuids.push(accepted(&service, "gated", json!({}), json!({})).await.1);
+    }
+    let cancels =
+        uuids.iter().map(async |uuid| service.rest("DELETE", &format!("/execution/{uuid}"), "").await);
+    for (status, answer) in join_all(cancels).await {
+        assert_eq!(status, 200, "{answer}");
+    }
+    let (service, _) = killed(service).await;
+    for uuid in uuids {
+        let record = ended(&service, &uuid).await;
+        assert_eq!(record["state"], "cancelled", "{record}");
+    }
+}
+
+#[tokio::test]
+async fn an_idempotency_key_over_rest_is_any_text_and_nothing_else() {
+    let service = Launch::new().limits().memory().start().await;
+    service.create(&tool("one", shell("printf 1"))).await;
+    let asked = async |key: &[u8]| {
+        let request = service.client().post(service.url("/tool/one/execute"));
+        let request = request.header("content-type", "application/json").body("{}");
+        let key = reqwest::header::HeaderValue::from_bytes(key).unwrap();
+        let response = request.header("Idempotency-Key", key).send().await.unwrap();
+        (response.status().as_u16(), response.json::<Value>().await.unwrap())
+    };
+    let (first, second) = (asked("für-17".as_bytes()).await, asked("für-17".as_bytes()).await);
+    assert_eq!(first.0, 202, "{first:?}");
+    assert_eq!(first, second);
+    let (status, answer) = asked(b"f\xfcr-17").await;
+    assert_eq!((status, &answer["details"]["field"]), (400, &json!("Idempotency-Key")), "{answer}");
 }

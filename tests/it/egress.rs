@@ -85,7 +85,7 @@ fn refusal(error: &str, what: &str) -> &'static str {
         ("no valid address", "no address"),
         ("its host does not resolve", "unresolved"),
         // A source without `://` is a path.
-        ("under no allowed root", "a path"),
+        ("no such source under an allowed root", "a path"),
     ] {
         if error.contains(part) {
             return kind;

@@ -443,3 +443,24 @@ async fn a_key_may_be_asked_for_before_there_is_one() {
     assert_eq!(service.rest("POST", "/keys", r#"{"name":"n","scopes":["admin"]}"#).await.0, 401);
     assert_eq!(service.rest("GET", "/healthz", "").await.0, 200);
 }
+
+#[tokio::test]
+async fn a_key_that_is_bound_to_ids_steps_over_none_of_them() {
+    let locked = Locked::start().await;
+    for id in ["bound:1.0.0", "bound:2.0.0"] {
+        locked.create(&tool(id, shell("printf 1"))).await;
+    }
+    let (key, _) = locked.key(&["execute"], json!({ "ids": ["bound:1.*"] })).await;
+    for name in ["bound", "bound:latest", "bound:1"] {
+        let path = format!("/tool/{name}/execute?wait=30");
+        let (status, answer) = locked.ask(Some(&key), "POST", &path, "{}").await;
+        assert_eq!((status, &answer["data"]["tool_id"]), (200, &json!("bound:1.0.0")), "{name}: {answer}");
+    }
+    assert_eq!(locked.ask(Some(&key), "POST", "/tool/bound:2/execute", "{}").await.0, 404);
+    // Another key would be bound to nothing, and so would who is left when the others are gone.
+    let (bound, _) = locked.key(&["admin"], json!({ "ids": ["bound:1.*"] })).await;
+    let (_, other) = locked.key(&["read"], json!({})).await;
+    let wanted = json!({ "name": "more", "scopes": ["admin"] }).to_string();
+    assert_eq!(locked.ask(Some(&bound), "POST", "/keys", &wanted).await.0, 403);
+    assert_eq!(locked.ask(Some(&bound), "DELETE", &format!("/keys/{other}"), "").await.0, 403);
+}

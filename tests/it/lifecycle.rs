@@ -247,3 +247,41 @@ async fn an_address_beyond_loopback_needs_to_be_insisted_on() {
         assert!(log.contains("--insecure"), "{log}");
     }
 }
+
+/// Passes the log on until the service is ready. From then on nobody reads it: its pipe fills, or is closed.
+const READER: &str = r#"
+import os, sys, time
+service, mode = os.getpid(), sys.argv[1]
+reading, writing = os.pipe()
+if os.fork() == 0:
+    if os.fork():
+        os._exit(0)
+    os.close(writing)
+    for line in os.fdopen(reading, "rb", 0):
+        os.write(2, line)
+        if b'"ready"' in line:
+            break
+    os.close(2)
+    while mode == "stalled" and os.path.exists(f"/proc/{service}"):
+        time.sleep(0.05)
+    os._exit(0)
+os.wait()
+os.close(reading)
+os.dup2(writing, 2)
+os.close(writing)
+os.execv(sys.argv[2], sys.argv[2:])
+"#;
+
+#[tokio::test]
+async fn executions_go_on_and_it_ends_in_order_where_nobody_takes_its_log() {
+    for mode in ["stalled", "closed"] {
+        let launch = Launch::new().limits().memory().through(&["python3", "-c", READER, mode]);
+        let service = launch.start().await;
+        service.create(&tool("one", shell("printf 1"))).await;
+        // A pipe holds 64 KiB, which the lines of less than three hundred fill.
+        for _ in 0..400 {
+            assert_eq!(service.run("tool", "one", json!({})).await.output(), &json!(1), "{mode}");
+        }
+        assert_eq!(service.stop().await.code(), Some(0), "{mode}");
+    }
+}

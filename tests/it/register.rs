@@ -161,6 +161,17 @@ async fn sources_are_asked_in_their_order() {
     assert_eq!((first.asked().len(), second.asked().len()), (1, 1));
 }
 
+#[tokio::test]
+async fn what_is_wrong_with_each_source_is_told() {
+    let first = Server::start(|_| Answer::Text(200, "hello".into())).await;
+    let second = Server::start(|_| Answer::Text(500, String::new())).await;
+    let service = with_sources(&[first.url(""), second.url("")]).await;
+    let (status, told) = service.rest("POST", "/tool/register/fetched", "").await;
+    let parts: Vec<&str> = told["error"].as_str().unwrap().split("; ").collect();
+    assert!(status == 502 && parts.len() == 2 && parts[1].contains("status 500"), "{told}");
+    assert!(parts[0].contains("JSON"), "{told}");
+}
+
 /// Registering fails so, and nothing is stored.
 async fn assert_fails(service: &Service, status: u16, code: &str) {
     let start = Instant::now();

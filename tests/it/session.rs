@@ -211,3 +211,24 @@ async fn more_requests_than_the_window_are_read_when_there_is_room() {
         assert_eq!(last(&mut socket).await["output"], json!({ "ok": 1 }));
     }
 }
+
+#[tokio::test]
+async fn who_only_waits_for_an_execution_does_not_end_it_by_leaving() {
+    let launch = Launch::new().limits().executors(1).set("WEBSOCKET__ON_DISCONNECT", "cancel");
+    let (service, gate) = (launch.start().await, Gate::new());
+    service.create(&tool("gated", gate.program(r#"printf '{"ok":1}'"#))).await;
+    let with_key = json!({ "idempotency_key": "k" });
+    let (owner, uuid) = accepted(&service, "gated", json!({}), with_key.clone()).await;
+    gate.arrived(1).await;
+    let (known, same) = accepted(&service, "gated", json!({}), with_key).await;
+    assert_eq!(uuid, same);
+    let mut attached = service.socket("/session").await;
+    attached.send(&json!({ "id": 1, "attach": uuid }).to_string()).await;
+    assert_eq!(attached.frame().await.unwrap()["success"], true);
+    drop((known, attached));
+    while service.rest("GET", "/system", "").await.1["data"]["tree"]["sessions"] != 1 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    gate.open();
+    assert_eq!(owner.rest().await.last()["output"], json!({ "ok": 1 }));
+}

@@ -7,8 +7,8 @@ use std::fmt;
 use std::num::NonZeroU32;
 use std::str::FromStr;
 
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -99,6 +99,13 @@ pub struct NewKey {
     pub grant: Grant,
 }
 
+/// A field of a new key, where it is given.
+fn taken<T: DeserializeOwned>(given: &mut Map<String, Value>, field: &str) -> Result<Option<T>> {
+    let Some(value) = given.remove(field).filter(|value| !value.is_null()) else { return Ok(None) };
+    let wrong = |error: serde_json::Error| Error::invalid(format!("`{field}`: {error}")).at(field);
+    serde_json::from_value(value).map(Some).map_err(wrong)
+}
+
 impl NewKey {
     /// Reads the body of a request: `name`, `scopes`, and where they are given `ids` (patterns), `expires_ms`,
     /// `requests_per_second` and `max_open`.
@@ -106,37 +113,37 @@ impl NewKey {
     /// # Errors
     /// `invalid`, naming the field.
     pub fn parse(body: &str) -> Result<Self> {
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Given {
-            name: String,
-            scopes: Vec<Scope>,
-            ids: Option<Vec<String>>,
-            expires_ms: Option<u64>,
-            requests_per_second: Option<NonZeroU32>,
-            max_open: Option<NonZeroU32>,
+        let Value::Object(mut given) = json::parse(body)? else {
+            return Err(Error::invalid("the key is not an object"));
+        };
+        let missing = |field: &str| Error::invalid(format!("`{field}` is missing")).at(field);
+        let name: String = taken(&mut given, "name")?.ok_or_else(|| missing("name"))?;
+        let scopes: Vec<Scope> = taken(&mut given, "scopes")?.ok_or_else(|| missing("scopes"))?;
+        let ids: Option<Vec<String>> = taken(&mut given, "ids")?;
+        let expires_ms: Option<u64> = taken(&mut given, "expires_ms")?;
+        let requests_per_second: Option<NonZeroU32> = taken(&mut given, "requests_per_second")?;
+        let max_open: Option<NonZeroU32> = taken(&mut given, "max_open")?;
+        if let Some(other) = given.keys().next() {
+            return Err(Error::invalid(format!("unknown field `{}`", json::shown(other))).at(other));
         }
-        let value = json::parse(body)?;
-        let given: Given =
-            serde_json::from_value(value).map_err(|error| Error::invalid(format!("the key: {error}")))?;
-        let name = given.name.trim();
+        let name = name.trim();
         if name.is_empty() || name.chars().count() > MAX_NAME || name.chars().any(char::is_control) {
             let message = format!("`name` has not 1 to {MAX_NAME} characters, or one that controls");
             return Err(Error::invalid(message).at("name"));
         }
-        let scopes: Scopes = given.scopes.into_iter().collect();
+        let scopes: Scopes = scopes.into_iter().collect();
         if scopes.is_empty() {
             return Err(Error::invalid("`scopes` is empty").at("scopes"));
         }
-        if given.expires_ms.is_some_and(|at| at <= now_ms()) {
+        if expires_ms.is_some_and(|at| at <= now_ms()) {
             return Err(Error::invalid("`expires_ms` is not in the future").at("expires_ms"));
         }
         let grant = Grant {
             scopes,
-            ids: given.ids.as_deref().map(Ids::matching).transpose()?.unwrap_or_default(),
-            expires_ms: given.expires_ms,
-            requests_per_second: given.requests_per_second,
-            max_open: given.max_open.map(|open| open.get() as usize),
+            ids: ids.as_deref().map(Ids::matching).transpose()?.unwrap_or_default(),
+            expires_ms,
+            requests_per_second,
+            max_open: max_open.map(|open| open.get() as usize),
         };
         Ok(Self { name: name.to_owned(), grant })
     }
@@ -304,6 +311,7 @@ mod tests {
         ] {
             let error = NewKey::parse(bad).expect_err(bad).to_string();
             assert!(error.contains(part), "{bad}: {error}");
+            assert!(NewKey::parse(bad).expect_err(bad).details().is_some(), "{bad}: its field is told");
         }
     }
 }

@@ -58,8 +58,7 @@ impl State {
         // Where an executor is free, one record says both that it was accepted and that it begins.
         self.schedule(runtime);
         let (Some(open), Some(records)) = (self.open.get_mut(&uuid), &mut self.records) else { return };
-        let is_begun =
-            open.records_attempts && matches!(open.phase, Phase::Beginning { .. } | Phase::Next(_));
+        let is_begun = matches!(open.phase, Phase::Beginning { .. } | Phase::Next(_));
         if is_begun {
             open.recorded_attempt = open.attempts;
         }

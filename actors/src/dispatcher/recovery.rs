@@ -76,7 +76,7 @@ impl State {
             kept: Arc::default(),
             secrets: Granted::default(),
         });
-        let (uuid, attempts) = (job.uuid, execution.begun.attempts());
+        let (uuid, attempts) = (job.uuid, execution.attempts);
         let mut open = Open::new(job.clone(), execution.number, execution.accepted_ms);
         open.is_recorded = true;
         (open.attempts, open.recorded_attempt, open.written_attempt) = (attempts, attempts, attempts);

@@ -303,3 +303,19 @@ async fn a_hundred_thousand_random_lives_end_each_execution_once() {
     }
     assert_eq!(world.permits.available_permits(), 1_000, "every permit came back");
 }
+
+#[tokio::test]
+async fn what_is_asked_whether_it_records_says_no_after_a_write_that_failed() {
+    let world = World::new().await;
+    let mut state = world.state(true, 0.0);
+    let is_recording = |state: &mut State| {
+        let (sender, mut answer) = tokio::sync::oneshot::channel();
+        state.receive(Msg::IsRecording(sender.into()));
+        answer.try_recv().expect("answered at once")
+    };
+    assert!(is_recording(&mut state));
+    state.receive(Msg::Journalled { receipts: vec![Receipt::Floor], is_written: false });
+    assert!(!is_recording(&mut state));
+    state.receive(Msg::Journalled { receipts: vec![Receipt::Floor], is_written: true });
+    assert!(is_recording(&mut state));
+}

@@ -47,27 +47,8 @@ pub struct OpenExecution {
     pub number: u64,
     /// When it was accepted, in milliseconds since the epoch.
     pub accepted_ms: u64,
-    /// Whether it may have run.
-    pub begun: Interrupted,
-}
-
-/// How far an open execution may have come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Interrupted {
-    /// An executor was free when it was accepted, so it may have run.
-    Begun,
-    /// It was about to run so many times.
-    Attempts(u32),
-}
-
-impl Interrupted {
-    /// How often it may have been begun.
-    pub fn attempts(self) -> u32 {
-        match self {
-            Self::Begun => 1,
-            Self::Attempts(attempts) => attempts,
-        }
-    }
+    /// How often it may have been begun, as far as that is on record.
+    pub attempts: u32,
 }
 
 /// A page of recorded executions, the newest first. A page ends early, with a `next`, when many were looked at

@@ -62,23 +62,25 @@ type Problem = String;
 ///
 /// # Errors
 /// `not_found` where all answered that they do not have it, or none is configured for this kind; `source_unavailable`,
-/// naming the source, where one gave no usable answer and no other had it.
+/// naming the sources, where some gave no usable answer and no other had it.
 pub async fn fetch(egress: &Egress, sources: &[SourceSettings], kind: Kind, id: &str) -> Result<Definition> {
-    let mut problem = None;
+    let mut problems = Vec::new();
     let mut asked = false;
     for source in sources.iter().filter(|source| source.has(kind)) {
         asked = true;
         match in_time(source, ask(egress, source, kind, id, &Provenance::default())).await {
             Ok(Answer::Definition(definition)) => return Ok(definition),
             Ok(Answer::Nothing | Answer::Unchanged) => {}
-            Err(error) => problem = Some(error),
+            Err(error) => problems.push(error.to_string()),
         }
     }
     let name = kind.name();
-    Err(match problem {
-        Some(problem) => problem,
-        None if asked => Error::new(Code::NotFound, format!("no source has this {name}")),
-        None => Error::new(Code::NotFound, format!("no source is configured for a {name}")),
+    Err(if !problems.is_empty() {
+        Error::new(Code::SourceUnavailable, problems.join("; "))
+    } else if asked {
+        Error::new(Code::NotFound, format!("no source has this {name}"))
+    } else {
+        Error::new(Code::NotFound, format!("no source is configured for a {name}"))
     })
 }
 

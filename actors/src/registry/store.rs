@@ -289,7 +289,12 @@ async fn connect(location: &Location, memory: Memory) -> Result<Surreal<Db>, Sto
             format!("surrealkv://{place}?sync={}", sync())
         }
     };
-    let database = opened(&url, memory).await?;
+    let database = opened(&url, memory).await.map_err(|error| match error {
+        StoreError::Failed(problem) => {
+            StoreError::Failed(format!("the store {url} cannot be opened: {problem}"))
+        }
+        exists @ StoreError::Exists => exists,
+    })?;
     database.use_ns("org").use_db("executor").await?;
     database.query(SCHEMA).await?.check()?;
     database.query(definitions::SCHEMA).await?.check()?;

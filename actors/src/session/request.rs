@@ -49,7 +49,7 @@ pub fn parse(door: Door, text: &str) -> (Option<Arc<str>>, Result<Asked>) {
     };
     match door {
         Door::Once(kind) => (None, Request::parse(kind, &value, text, &[]).map(Asked::Run)),
-        Door::Many => match name(&value) {
+        Door::Many => match name(&value, text) {
             Ok(id) => (id, one_of_many(&value, text)),
             Err(error) => (None, Err(error)),
         },
@@ -91,14 +91,15 @@ fn plain_text(json: &str) -> Option<&str> {
     text.bytes().all(|byte| byte >= b' ' && byte != b'\\').then_some(text)
 }
 
-/// The client's name of a request.
-fn name(value: &Value) -> Result<Option<Arc<str>>> {
+/// The client's name of a request; a number as it is written.
+fn name(value: &Value, text: &str) -> Result<Option<Arc<str>>> {
     let wrong = |problem: &str| Err(Error::invalid(format!("`id` is {problem}")).at("id"));
     match value.get("id") {
         None => Ok(None),
         Some(id @ (Value::String(_) | Value::Number(_))) => {
-            let text = id.to_string();
-            if text.len() > MAX_ID { wrong("longer than 256 bytes") } else { Ok(Some(text.into())) }
+            let written = json::members(text)?.remove("id").filter(|_| id.is_number());
+            let id = written.map_or_else(|| id.to_string(), |number| number.get().to_owned());
+            if id.len() > MAX_ID { wrong("longer than 256 bytes") } else { Ok(Some(id.into())) }
         }
         Some(other) => wrong(&format!("{}, not a string or a number", json::type_name(other))),
     }
@@ -236,6 +237,10 @@ mod tests {
         let (id, asked) = parse(Door::Many, &format!(r#"{{"id":3,"attach":"{uuid}"}}"#));
         assert!(matches!(asked, Ok(Asked::Attach(attached)) if attached == uuid), "{asked:?}");
         assert_eq!(id.as_deref(), Some("3"));
+        for number in ["12345678901234567890123", "18446744073709551616", "1e2", "-0.50"] {
+            let (id, asked) = parse(Door::Many, &format!(r#"{{"id":{number},"attach":"{uuid}"}}"#));
+            assert!(asked.is_ok() && id.as_deref() == Some(number), "{number}: {id:?}");
+        }
         let (id, asked) = parse(Door::Many, &format!(r#"{{"cancel":"{uuid}"}}"#));
         assert!(
             matches!(asked, Ok(Asked::Cancel(cancelled)) if cancelled == uuid) && id.is_none(),

@@ -25,6 +25,7 @@ use crate::json::RawObject;
 use crate::query::Filter;
 use crate::registry::{ImportOptions, Imported, Noted, Page, PageRequest};
 use crate::session::Door;
+use crate::version;
 
 mod recorded;
 
@@ -318,10 +319,29 @@ impl Acting {
     pub(crate) async fn resolve(&self, kind: Kind, id: &str) -> Result<Arc<Compiled>> {
         let action = Action::ExecutionAccept;
         let resolved = self.system.resolve(self.client, kind, id).await;
-        let definition = resolved
+        let mut definition = resolved
             .inspect_err(|error| self.trail().refused(&self.origin, action, kind.subject(id), error))?;
+        if !self.principal.ids().has(&definition.id)
+            && let Some(own) = self.resolve_among_own(kind, id).await?
+        {
+            definition = own;
+        }
         self.sees(action, kind, &definition.id)?;
         Ok(definition)
+    }
+
+    /// What a name or a range means where there are only the ids that the principal may use.
+    async fn resolve_among_own(&self, kind: Kind, id: &str) -> Result<Option<Arc<Compiled>>> {
+        let Some(request) = version::parse_request(id) else { return Ok(None) };
+        let mut ids = match self.system.versions(kind, request.name()).await {
+            Err(error) if error.code() == Code::NotFound => return Ok(None),
+            ids => ids?,
+        };
+        ids.retain(|id| self.principal.ids().has(id));
+        match version::pick(&request, ids.iter().map(String::as_str)) {
+            Some(id) => self.system.get(kind, id).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// An execution of this definition, of the principal.
@@ -348,6 +368,17 @@ impl Acting {
         self.may(Action::ExecutionCancel, uuid, &[Scope::Execute])?;
         self.owns(Action::ExecutionCancel, uuid).await?;
         self.cancel_own(uuid).await
+    }
+
+    /// The same, and comes back when its end is on record: from then on it does not run, whatever dies.
+    ///
+    /// # Errors
+    /// `forbidden`, `not_found`, `unavailable`.
+    pub async fn cancel_for_good(&self, uuid: Uuid) -> Result<Cancelled> {
+        self.may(Action::ExecutionCancel, uuid, &[Scope::Execute])?;
+        self.owns(Action::ExecutionCancel, uuid).await?;
+        let system = self.system.clone();
+        self.cancel_recorded(uuid, async move { system.cancel_for_good(uuid).await }).await
     }
 
     /// What is known of an execution.
@@ -425,6 +456,7 @@ impl Acting {
     /// `forbidden`, `invalid`, `conflict`; `overloaded`, `unavailable`.
     pub async fn create_key(&self, new: NewKey) -> Result<Issued> {
         self.may(Action::KeyCreate, "", &[Scope::Admin])?;
+        self.may_beyond_ids(Action::KeyCreate, "")?;
         self.create_key_recorded(new).await
     }
 
@@ -435,6 +467,7 @@ impl Acting {
     pub async fn revoke_key(&self, id: KeyId) -> Result<About> {
         let subject = format!("key/{id}");
         self.may(Action::KeyRevoke, &subject, &[Scope::Admin])?;
+        self.may_beyond_ids(Action::KeyRevoke, &subject)?;
         let system = self.system.clone();
         let revoke = async move { system.revoke_key(id).await };
         self.recorded(Action::KeyRevoke, subject, revoke, |about| ("ok", about.detail())).await
@@ -456,6 +489,16 @@ impl Acting {
     pub async fn verify_audit(&self, noted: Option<String>) -> Result<Report> {
         self.may(Action::AuditRead, "audit", &[Scope::Admin])?;
         self.system.verify_audit(noted).await
+    }
+
+    /// Refuses who is bound to some ids: another key would not be.
+    fn may_beyond_ids(&self, action: Action, subject: impl fmt::Display) -> Result<()> {
+        if self.principal.ids().patterns().is_none() {
+            return Ok(());
+        }
+        let error = Error::new(Code::Forbidden, "who is bound to some ids makes and revokes no keys");
+        self.trail().refused(&self.origin, action, subject, &error);
+        Err(error)
     }
 
     fn sees_all(&self) -> bool {

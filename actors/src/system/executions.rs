@@ -10,11 +10,14 @@ use uuid::Uuid;
 use super::System;
 use crate::dispatcher::{self, Attached, Caller, Cancelled, Notice};
 use crate::error::{Code, Error, Result};
-use crate::execution::{Job, Key, Outcome, Page, PageRequest, Progress, Snapshot};
+use crate::execution::{Job, Key, Outcome, Page, PageRequest, Progress, Snapshot, State};
 use crate::journal;
 
 /// How many dispatchers in a row may fail while they are asked.
 const FAILURES: u32 = 5;
+
+/// How long a cancelled execution may take until its end is on record.
+const ENDED_WITHIN: Duration = Duration::from_secs(30);
 
 /// An execution that was accepted.
 #[derive(Debug)]
@@ -109,6 +112,30 @@ impl System {
             }),
             cancelled => Ok(cancelled),
         }
+    }
+
+    /// Ends an execution, and comes back when that is on record, so that it does not begin again after a crash. What ended by
+    /// itself meanwhile was not cancelled.
+    ///
+    /// # Errors
+    /// `unavailable`.
+    pub(crate) async fn cancel_for_good(&self, uuid: Uuid) -> Result<Cancelled> {
+        let cancelled = self.cancel(uuid).await?;
+        if cancelled != Cancelled::Asked {
+            return Ok(cancelled);
+        }
+        let outcome = async {
+            match self.attach(uuid).await? {
+                Following::News(news) => {
+                    Ok(Execution { uuid, warning: None, system: self.clone(), news }.outcome().await)
+                }
+                Following::Ended(outcome) => Ok(outcome),
+            }
+        };
+        let late = || Error::unavailable("the execution is being ended, and that is not on record yet");
+        let outcome: Result<Outcome> =
+            tokio::time::timeout(ENDED_WITHIN, outcome).await.unwrap_or_else(|_| Err(late()));
+        Ok(if outcome?.state == State::Cancelled { Cancelled::Asked } else { Cancelled::Ended })
     }
 
     /// What is known of an execution.

@@ -100,6 +100,10 @@ impl System {
         if dead.is_none() && picture.queues.is_none() {
             return Some("the executions of the last run are being read".into());
         }
+        let is_recording = self.glance(&self.inner.names.dispatcher(), dispatcher::Msg::IsRecording).await;
+        if is_recording == Some(false) {
+            return Some("executions cannot be recorded at the moment".into());
+        }
         match (dead, picture.registry) {
             (Some(child), _) => Some(format!("the {} is being restarted", child.to_lowercase())),
             (None, Some(stats)) if stats.ready => None,

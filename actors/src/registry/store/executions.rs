@@ -14,7 +14,7 @@ use crate::artifacts::Pin;
 use crate::compiled::{Compiled, Revision};
 use crate::definition::{Definition, Kind};
 use crate::execution::{Client, Ended, Failure, Key, Options, Outcome, Progress, Snapshot, State};
-use crate::journal::{Interrupted, OpenExecution, Record, Recovered};
+use crate::journal::{OpenExecution, Record, Recovered};
 use crate::settings::Level;
 
 /// What holds executions; part of the store's schema.
@@ -588,7 +588,7 @@ impl ExecutionRow {
             traceparent: self.traceparent,
             number: self.number,
             accepted_ms: self.accepted_ms,
-            begun: if self.begun { Interrupted::Begun } else { Interrupted::Attempts(attempts) },
+            attempts: attempts + u32::from(self.begun),
         })
     }
 

@@ -114,6 +114,14 @@ impl Acting {
     /// Ends an execution that is known to be the principal's, wherever it is.
     pub(crate) async fn cancel_own(&self, uuid: Uuid) -> Result<Cancelled> {
         let system = self.system.clone();
+        self.cancel_recorded(uuid, async move { system.cancel(uuid).await }).await
+    }
+
+    pub(super) async fn cancel_recorded(
+        &self,
+        uuid: Uuid,
+        cancel: impl Future<Output = Result<Cancelled>> + Send + 'static,
+    ) -> Result<Cancelled> {
         let told = |cancelled: &Cancelled| {
             let result = match cancelled {
                 Cancelled::Asked => "ok",
@@ -122,7 +130,6 @@ impl Acting {
             };
             (result, json!({}))
         };
-        let cancel = async move { system.cancel(uuid).await };
         self.recorded(Action::ExecutionCancel, uuid.to_string(), cancel, told).await
     }
 
