@@ -5,6 +5,20 @@
 use std::net::{IpAddr, SocketAddr};
 
 use actors::error::{Code, Error, Result};
+use poem::http::{HeaderMap, header};
+
+/// The one `Host` of a request (RFC 9112, 3.2).
+///
+/// # Errors
+/// `invalid` where there are more.
+pub fn host(headers: &HeaderMap) -> Result<Option<&str>> {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let host = hosts.next().map(|host| host.to_str().unwrap_or("?"));
+    if hosts.next().is_some() {
+        return Err(Error::invalid("this request has more than one `Host`"));
+    }
+    Ok(host)
+}
 
 /// The hosts and origins that one port lets in.
 #[derive(Clone, Debug)]
@@ -72,6 +86,16 @@ mod tests {
     fn doors(bind: &str) -> Doors {
         let bind = bind.parse().expect("an address");
         Doors::new(bind, &["Tools.Example".into()], &["https://console.example".into()])
+    }
+
+    #[test]
+    fn a_request_has_one_host() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(host(&headers), Ok(None));
+        headers.append(header::HOST, "localhost".parse().expect("a value"));
+        assert_eq!(host(&headers), Ok(Some("localhost")));
+        headers.append(header::HOST, "evil.example".parse().expect("a value"));
+        assert_eq!(host(&headers).expect_err("two").code(), Code::Invalid);
     }
 
     #[test]

@@ -21,7 +21,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::accept::{Accept, Limits};
 use crate::config::RestConfig;
 use crate::credentials::bearer;
-use crate::doors::Doors;
+use crate::doors::{self, Doors};
 
 mod audit;
 mod authorized;
@@ -155,11 +155,11 @@ async fn guarded<E>(
 where
     E: Endpoint<Output = Response>,
 {
-    let text = |name| request.headers().get(name).map(|value| value.to_str().unwrap_or("?").to_owned());
+    let origin = request.headers().get(header::ORIGIN).map(|value| value.to_str().unwrap_or("?"));
     // HTTP/2 carries the host in the request's target.
-    let host =
-        text(header::HOST).or_else(|| request.uri().authority().map(|authority| authority.to_string()));
-    if let Err(error) = doors.check(host.as_deref(), text(header::ORIGIN).as_deref()) {
+    let in_target = || request.uri().authority().map(|authority| authority.as_str());
+    let host = doors::host(request.headers()).map(|host| host.or_else(in_target));
+    if let Err(error) = host.and_then(|host| doors.check(host, origin)) {
         if let Ok(address) = address_of(&request) {
             system.record_shut(address, Door::Rest, &error);
         }

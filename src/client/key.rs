@@ -97,7 +97,9 @@ async fn ask(service: &Service, command: &KeyCommand) -> Result<Value, Failure> 
 /// The same without a service: whoever may write the store may make a key.
 async fn offline(command: &KeyCommand, file: Option<&Path>) -> Result<Value, Failure> {
     let config = config::load(file).map_err(anyhow::Error::from)?;
-    let keys = Offline::open(&config.engine).await.map_err(anyhow::Error::from)?;
+    // The first key of a service may be made before its store is.
+    let makes = matches!(command, KeyCommand::Create(_));
+    let keys = Offline::open(&config.engine, makes).await.map_err(anyhow::Error::from)?;
     let done = async {
         match command {
             KeyCommand::Create(args) => {

@@ -18,6 +18,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use super::Edge;
 use super::wire::Wire;
 use crate::credentials::{self, SUBPROTOCOL};
+use crate::doors;
 use crate::envelope::{headers, refusal, status};
 use crate::tls::Stream;
 
@@ -87,9 +88,9 @@ pub async fn open(stream: Stream, address: IpAddr, edge: &Edge) -> Option<Opened
 
 /// On whose behalf a connection is made, where the doors let it in and the principal may run something.
 fn admitted(request: &Request, address: IpAddr, edge: &Edge) -> Result<Acting> {
-    let text = |name| request.headers().get(name).map(|value| value.to_str().unwrap_or("?"));
+    let origin = request.headers().get(header::ORIGIN).map(|value| value.to_str().unwrap_or("?"));
     let way = audit::Door::Websocket;
-    let doors = edge.doors.check(text(header::HOST), text(header::ORIGIN));
+    let doors = doors::host(request.headers()).and_then(|host| edge.doors.check(host, origin));
     doors.inspect_err(|error| edge.system.record_shut(address, way, error))?;
     let acting = edge.system.acting_for(credentials::of_handshake(request.headers()), address, way)?;
     acting.may(Action::Enter, way.name(), &[Scope::Execute])?;

@@ -539,3 +539,18 @@ async fn where_it_is_not_enabled_nothing_is_recorded() {
     assert!(entries(&service, None).await.is_empty());
     assert_eq!(client(&service, "audit verify").await.code, Some(0));
 }
+
+#[tokio::test]
+async fn where_there_is_no_store_none_is_made_to_be_looked_at() {
+    let launch = Launch::new();
+    let folder = launch.folder();
+    for (command, words) in [
+        ("audit", ["verify", "--offline"]),
+        ("audit", ["export", "--offline"]),
+        ("key", ["list", "--offline"]),
+    ] {
+        let (status, said) = Launch::on(folder.clone()).output(command, &words).await;
+        assert!(!status.success() && said.contains("there is no store at `store.url`"), "{said}");
+    }
+    assert!(!folder.path().join("data").exists());
+}

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::{About, Issued, Issuers, KeyId, Keyring, NewKey};
 use crate::audit::{self, Action, Event};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::registry::{Location, Memory, Store};
 use crate::settings::Settings;
 
@@ -15,15 +15,19 @@ pub struct Offline {
     is_recorded: bool,
 }
 
-/// Opens the store of these settings, which no service uses.
+/// Opens the store of these settings, which no service uses; one that is not there only where it may be made.
 ///
 /// # Errors
-/// One sentence: it is in use, or cannot be opened.
-pub(crate) async fn open_offline(settings: &Settings) -> Result<Store> {
+/// One sentence: it is in use, is not there, or cannot be opened.
+pub(crate) async fn open_offline(settings: &Settings, may_be_made: bool) -> Result<Store> {
     let location = Location::parse(&settings.store.url);
     let location = location.filter(|location| *location != Location::Memory);
     let location = location
         .ok_or_else(|| Error::invalid("`store.url` is no folder, so that nothing in it would last"))?;
+    if !may_be_made && !location.is_made() {
+        let message = format!("there is no store at `store.url`, which is {:?}", settings.store.url);
+        return Err(Error::new(Code::NotFound, message));
+    }
     let opened = Store::open(location, Memory(settings.store.memory_mb)).await;
     opened.map_err(|error| Error::unavailable(error.to_string()))
 }
@@ -35,12 +39,12 @@ impl fmt::Debug for Offline {
 }
 
 impl Offline {
-    /// Opens the store of these settings.
+    /// Opens the store of these settings; one that is not there only where it may be made.
     ///
     /// # Errors
-    /// One sentence: it is in use, or cannot be opened.
-    pub async fn open(settings: &Settings) -> Result<Self> {
-        let store = open_offline(settings).await?;
+    /// One sentence: it is in use, is not there, or cannot be opened.
+    pub async fn open(settings: &Settings, may_be_made: bool) -> Result<Self> {
+        let store = open_offline(settings, may_be_made).await?;
         let issuers = Issuers::load(&settings.auth.issuers).map_err(Error::unavailable)?;
         let keys = store.keys().await.map_err(|error| Error::unavailable(error.to_string()))?;
         let keyring = Keyring::new(keys, issuers, true);

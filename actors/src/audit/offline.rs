@@ -18,9 +18,9 @@ impl Offline {
     /// Opens the store of these settings.
     ///
     /// # Errors
-    /// One sentence: it is in use, or cannot be opened.
+    /// One sentence: it is in use, is not there, or cannot be opened.
     pub async fn open(settings: &Settings) -> Result<Self> {
-        Ok(Self { store: open_offline(settings).await? })
+        Ok(Self { store: open_offline(settings, false).await? })
     }
 
     /// Whether the chain holds, and whether `noted` is in it.

@@ -68,6 +68,11 @@ impl Location {
         Some(Self::Folder(PathBuf::from(folder)))
     }
 
+    /// Whether there is anything yet.
+    pub fn is_made(&self) -> bool {
+        self.store_folder().is_some_and(|folder| folder.is_dir())
+    }
+
     fn store_folder(&self) -> Option<PathBuf> {
         match self {
             Self::Memory => None,
