@@ -140,7 +140,10 @@ impl Execution {
 
     fn show(&mut self, frame: Frame) {
         match frame {
-            Frame::Accepted(uuid) => {
+            Frame::Accepted { uuid, warning } => {
+                if let Some(warning) = warning {
+                    self.spinner.log(&format!("warning: {warning}"));
+                }
                 self.spinner.set_state(format!("queued {uuid}"));
                 self.stage = Stage::Accepted(uuid);
             }

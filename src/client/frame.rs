@@ -8,8 +8,13 @@ use super::json;
 /// One message of the service about an execution.
 #[derive(Debug, PartialEq)]
 pub enum Frame {
-    /// It is accepted under this uuid.
-    Accepted(String),
+    /// It is accepted.
+    Accepted {
+        /// Its uuid.
+        uuid: String,
+        /// What is told of a definition that is deprecated.
+        warning: Option<String>,
+    },
     /// It runs.
     Started,
     /// It wrote a line.
@@ -38,6 +43,7 @@ struct Fields<'a> {
     success: Option<bool>,
     event: Option<String>,
     uuid: Option<String>,
+    warning: Option<String>,
     line: Option<String>,
     progress: Option<f64>,
     message: Option<String>,
@@ -67,7 +73,7 @@ impl Frame {
                 fraction: fields.progress.map(|value| value.clamp(0.0, 1.0)),
                 message: fields.message,
             }),
-            (None, Some(uuid)) => Self::Accepted(uuid),
+            (None, Some(uuid)) => Self::Accepted { uuid, warning: fields.warning },
             _ => Self::Unknown,
         })
     }
@@ -80,7 +86,11 @@ mod tests {
     #[test]
     fn each_frame_of_the_contract_is_known() {
         let cases = [
-            (r#"{"success":true,"uuid":"u"}"#, Frame::Accepted("u".to_owned())),
+            (r#"{"success":true,"uuid":"u"}"#, Frame::Accepted { uuid: "u".to_owned(), warning: None }),
+            (
+                r#"{"success":true,"uuid":"u","warning":"old"}"#,
+                Frame::Accepted { uuid: "u".to_owned(), warning: Some("old".to_owned()) },
+            ),
             (r#"{"success":true,"event":"started"}"#, Frame::Started),
             (r#"{"success":true,"event":"log","stream":"stderr","line":"hi"}"#, Frame::Log("hi".to_owned())),
             (

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
+use crate::client::client;
 use crate::program::{function, shell, tool};
 use crate::service::{Launch, Service};
 
@@ -220,6 +221,45 @@ async fn a_search_ranks_forgives_and_finds_what_was_just_written() {
 }
 
 #[tokio::test]
+async fn pages_by_relevance_are_exact_whatever_is_written_between_them() {
+    let service = Service::start().await;
+    let mut body = String::new();
+    for at in 0..250 {
+        let words = if at % 2 == 0 { "common" } else { "rare and longer" };
+        body += &format!("{}\n", described(&format!("w{at:03}"), &["of-a-walk"], words));
+    }
+    lines(&service, "/tools/import", body).await;
+    let search = json!({ "$text": { "$search": "common rare" } }).to_string();
+    let (status, whole) = service.rest("POST", "/tools?limit=1000", &search).await;
+    assert_eq!(status, 200, "{whole}");
+    let id = |tool: &Value| tool["tool_id"].as_str().unwrap().to_owned();
+    let mut expected: Vec<_> = whole["data"].as_array().unwrap().iter().map(id).collect();
+    assert_eq!(expected.len(), 250);
+    let (mut found, mut path) = (Vec::new(), "/tools?limit=40".to_owned());
+    loop {
+        let (status, page) = service.rest("POST", &path, &search).await;
+        assert_eq!(status, 200, "{page}");
+        found.extend(page["data"].as_array().unwrap().iter().map(id));
+        let Some(next) = page["next"].as_str() else { break };
+        path = format!("/tools?limit=40&cursor={next}");
+        // These move the scores of all, and what is common becomes rarer than what was rare.
+        for more in 0..40 {
+            service.create(&described(&format!("x{}-{more}", found.len()), &[], "rare")).await;
+        }
+        let gone = expected.pop().unwrap();
+        assert_eq!(service.rest("DELETE", &format!("/tool/{gone}"), "").await.0, 200);
+    }
+    assert_eq!(found, expected);
+    // A cursor of a search that is not held any more says so.
+    let folder = service.folder();
+    drop(service);
+    let service = Launch::on(folder).start().await;
+    let (status, told) = service.rest("POST", &path, &search).await;
+    assert_eq!((status, &told["details"]["field"]), (400, &json!("cursor")), "{told}");
+    assert!(told["error"].as_str().unwrap().contains("begin again"), "{told}");
+}
+
+#[tokio::test]
 async fn a_search_finds_the_same_after_the_process_was_killed_and_after_its_index_was_lost() {
     let service = Service::start().await;
     for at in 0..50 {
@@ -377,6 +417,9 @@ async fn who_runs_what_is_deprecated_is_told() {
     socket.send(r#"{"id":1,"tool_id":"x","input_data":{}}"#).await;
     let accepted = socket.frame().await;
     assert_eq!(accepted.unwrap()["warning"], "use `y` instead");
+    let said = client(&service, "run tool x {\"a\":1}").await;
+    assert_eq!((said.code, said.stderr.as_str()), (Some(0), "warning: use `y` instead\n"));
+    assert_eq!(said.stdout, "{\n  \"a\": 1\n}\n");
     service.create(&tool("new", json!({ "runtime": "binary", "entrypoint": "cat" }))).await;
     assert!(service.run("tool", "new", json!({})).await.frames[0].get("warning").is_none());
 }

@@ -46,12 +46,13 @@ pub enum By {
 }
 
 /// Where a definition stands in an order. It stays where it is while others come and go, so that pages neither
-/// repeat nor leave out what was not written meanwhile.
+/// repeat nor leave out what was not written meanwhile; by relevance, because it stands in one view of the text index.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Position {
     /// The order.
     pub sort: Sort,
-    /// What it is ordered by: milliseconds since the epoch, or the bits of its score; 0 where it is the id alone.
+    /// What it is ordered by: milliseconds since the epoch, or the bits of its score, in a cursor with the number of the
+    /// view above them; 0 where it is the id alone.
     pub rank: u64,
     /// Its id.
     pub id: String,

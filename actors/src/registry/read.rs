@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::Lease;
 use super::page::{By, Page, PageRequest, Position, Sort};
-use super::search::{Found, Hit, MAX_FOUND};
+use super::search::{Found, Hit, MAX_FOUND, SearchError, View};
 use super::store::{Noted, Place, Scan, StoreError, Stored};
 use crate::compiled::Compiled;
 use crate::definition::{Kind, check_id};
@@ -102,14 +102,14 @@ pub async fn search(
     let mut walk = Walk::new(lease, kind, filter, page, deadline).await?;
     let (mut found, mut bytes) = (Page::default(), 0);
     let mut worked_since = Instant::now();
-    let mut after = page.after.clone();
+    let mut after = walk.after.clone();
     while let Some(candidates) = walk.next(lease, kind, deadline).await? {
         for (rank, stored) in candidates {
             let document =
                 serde_json::from_str(&stored.text).map_err(|error| Error::unavailable(error.to_string()))?;
             if filter.matches(&document) {
                 if found.items.len() == page.limit || bytes > MAX_PAGE_BYTES || Instant::now() >= deadline {
-                    found.next = after;
+                    found.next = walk.cursor(lease, after);
                     return Ok(found);
                 }
                 bytes += stored.text.len();
@@ -123,7 +123,7 @@ pub async fn search(
             }
         }
         if Instant::now() >= deadline && !walk.is_over() {
-            found.next = after;
+            found.next = walk.cursor(lease, after);
             return Ok(found);
         }
     }
@@ -145,8 +145,8 @@ enum Candidates {
     Read(Vec<(u64, Stored)>),
     /// These, each with its rank, in the order of the page.
     Named(VecDeque<(u64, String)>),
-    /// What the text index finds, the best first.
-    Ranked { text: Text, hits: VecDeque<Hit>, asked: usize, is_all: bool },
+    /// What the text index finds, the best first: in one view of it, also over several pages.
+    Ranked { text: Text, view: Option<Arc<View>>, hits: VecDeque<Hit>, asked: usize, is_all: bool },
     /// Records in the order of an index.
     Scan { scan: Scan, is_over: bool },
 }
@@ -159,15 +159,16 @@ impl Walk {
         page: &PageRequest,
         deadline: Instant,
     ) -> Result<Self> {
-        let (sort, after) = (page.sort, page.after.clone());
+        let (sort, mut after) = (page.sort, page.after.clone());
         let plan = filter.plan();
         let candidates = match (plan.text, plan.ids) {
             (Some(text), _) if sort.by == By::Relevance => {
+                let view = after.as_mut().map(|after| held(lease, after)).transpose()?;
                 let asked = page.limit + MORE_HITS;
-                Candidates::Ranked { text, hits: VecDeque::new(), asked, is_all: false }
+                Candidates::Ranked { text, view, hits: VecDeque::new(), asked, is_all: false }
             }
             (Some(text), _) => {
-                let found = hits(lease, kind, &text, MAX_FOUND, deadline).await?;
+                let (_, found) = hits(lease, kind, &text, None, MAX_FOUND, deadline).await?;
                 let ids = found.hits.into_iter().map(|hit| hit.id).collect();
                 Candidates::Named(ordered(lease, kind, ids, sort, after.as_ref()).await?)
             }
@@ -179,6 +180,15 @@ impl Walk {
         };
         // One more than the page has tells whether there is a next one.
         Ok(Self { sort, after, candidates, batch: BATCH.min(page.limit + 1) })
+    }
+
+    /// What a cursor says of a position. Where it stands in a view of the text index, that is held, and named with it.
+    fn cursor(&self, lease: &Lease, position: Option<Position>) -> Option<Position> {
+        let mut position = position?;
+        if let Candidates::Ranked { view: Some(view), .. } = &self.candidates {
+            position.rank |= u64::from(lease.search().hold(view)) << 32;
+        }
+        Some(position)
     }
 
     /// Whether nothing comes any more.
@@ -210,9 +220,10 @@ impl Walk {
                 let some: Vec<_> = ids.drain(..ids.len().min(batch)).collect();
                 named(lease, kind, some).await.map(Some)
             }
-            Candidates::Ranked { text, hits: found, asked, is_all } => {
+            Candidates::Ranked { text, view, hits: found, asked, is_all } => {
                 if found.is_empty() {
-                    let answer = hits(lease, kind, text, *asked, deadline).await?;
+                    let (seen, answer) = hits(lease, kind, text, view.take(), *asked, deadline).await?;
+                    *view = Some(seen);
                     (*found, *is_all) = (answer.hits.into(), answer.is_all);
                     *asked = (*asked * 10).min(MAX_FOUND);
                     if let Some(after) = &self.after {
@@ -243,6 +254,16 @@ impl Walk {
 
 fn rank(stored: &Stored, sort: Sort) -> u64 {
     sort.rank(stored.created_ms, stored.updated_ms)
+}
+
+/// The view that a cursor names; the position is one in it then.
+fn held(lease: &Lease, position: &mut Position) -> Result<Arc<View>> {
+    let number = (position.rank >> 32) as u32;
+    position.rank &= u64::from(u32::MAX);
+    lease.search().held(number).ok_or_else(|| {
+        let message = "the search that `cursor` goes on with is not held any more; begin again without it";
+        Error::invalid(message).at("cursor")
+    })
 }
 
 /// Scores are never negative, so their bits have their order.
@@ -329,10 +350,17 @@ fn in_order<T>(
     ranked.into_iter().filter(move |(place, _)| after.as_ref().is_none_or(|after| place.cmp(after) == beyond))
 }
 
-/// What the text index finds. What was written before is found.
-async fn hits(lease: &Lease, kind: Kind, text: &Text, limit: usize, deadline: Instant) -> Result<Found> {
+/// What the text index finds in this view of it, or in one in which all is found that was written before.
+async fn hits(
+    lease: &Lease,
+    kind: Kind,
+    text: &Text,
+    view: Option<Arc<View>>,
+    limit: usize,
+    deadline: Instant,
+) -> Result<(Arc<View>, Found)> {
     let search = lease.search().clone();
-    if !search.is_level() {
+    if view.is_none() && !search.is_level() {
         let left = deadline.saturating_duration_since(Instant::now());
         match tokio::time::timeout(left, lease.level()).await {
             Ok(levelled) => levelled.map_err(|error| unavailable(&error))?,
@@ -341,10 +369,16 @@ async fn hits(lease: &Lease, kind: Kind, text: &Text, limit: usize, deadline: In
     }
     let text = text.clone();
     let find = move || {
-        if search.is_pending() {
-            search.commit()?;
-        }
-        search.find(kind, &text, limit)
+        let view = match view {
+            Some(view) => view,
+            None if search.is_pending() => {
+                search.commit()?;
+                Arc::new(search.view()?)
+            }
+            None => Arc::new(search.view()?),
+        };
+        let found = view.find(kind, &text, limit)?;
+        Ok::<_, SearchError>((view, found))
     };
     let found = tokio::task::spawn_blocking(find).await;
     found

@@ -6,21 +6,23 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use tantivy::collector::TopDocs;
 use tantivy::directory::MmapDirectory;
 use tantivy::indexer::UserOperation;
 use tantivy::schema::Term;
-use tantivy::{Index, IndexReader, IndexWriter, ReloadPolicy, TantivyDocument};
+use tantivy::{Index, IndexReader, IndexWriter, ReloadPolicy, Searcher, TantivyDocument};
 
 use crate::definition::{Definition, Kind};
 use crate::query::Text;
 
 mod fields;
+mod held;
 mod similar;
 
 use fields::Fields;
+use held::Held;
 use similar::Similar;
 
 /// What an index of this version says of itself; another one is made anew.
@@ -79,6 +81,7 @@ pub struct Search {
     writer: Mutex<Option<Writer>>,
     reader: RwLock<Option<(IndexReader, Fields)>>,
     pending: Mutex<Pending>,
+    held: Mutex<Held>,
     /// Whether it has all that the store has, but for what is pending.
     is_level: AtomicBool,
 }
@@ -90,6 +93,12 @@ struct Pending {
     fields: Option<Fields>,
     operations: Vec<UserOperation<TantivyDocument>>,
     clock: u64,
+}
+
+/// The index as it was at one moment: what is written later does not change what is found in it, nor how well it answers.
+pub struct View {
+    searcher: Searcher,
+    fields: Fields,
 }
 
 /// What writes the index.
@@ -105,6 +114,12 @@ impl std::fmt::Debug for Search {
     }
 }
 
+impl std::fmt::Debug for View {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("View").field("generation", self.searcher.generation()).finish_non_exhaustive()
+    }
+}
+
 impl Search {
     /// An index in this folder, or in memory; it is not open yet.
     pub fn new(folder: Option<PathBuf>) -> Self {
@@ -113,6 +128,7 @@ impl Search {
             writer: Mutex::default(),
             reader: RwLock::default(),
             pending: Mutex::default(),
+            held: Mutex::default(),
             is_level: AtomicBool::new(false),
         }
     }
@@ -195,6 +211,7 @@ impl Search {
         if operations.is_empty() && clock == writer.clock {
             return Ok(clock);
         }
+        lock(&self.held).prune();
         let committed = writer.commit(operations, clock).and_then(|()| match self.reader() {
             Some((reader, _)) => reader.reload(),
             None => Ok(()),
@@ -214,35 +231,23 @@ impl Search {
         !lock(&self.pending).operations.is_empty()
     }
 
-    /// Those that answer best: so many, or somewhat fewer where several answer as well as the last one. Blocks for
-    /// milliseconds.
+    /// The index as it is now.
     ///
     /// # Errors
-    /// The index cannot be read.
-    pub fn find(&self, kind: Kind, text: &Text, limit: usize) -> Result<Found, SearchError> {
+    /// It is not open.
+    pub fn view(&self) -> Result<View, SearchError> {
         let (reader, fields) = self.reader().ok_or_else(|| SearchError("it is not open".into()))?;
-        let searcher = reader.searcher();
-        let Some(query) = fields.query(kind, text, &searcher)? else { return Ok(Found::default()) };
-        let mut limit = limit.min(MAX_FOUND);
-        loop {
-            let found = searcher.search(&*query, &TopDocs::with_limit(limit).order_by_score())?;
-            let is_all = found.len() < limit || limit == MAX_FOUND;
-            let worst = found.last().map_or(0.0, |(score, _)| *score);
-            if !is_all && found.first().is_some_and(|(best, _)| *best <= worst) {
-                // All are equal, and some are beyond the limit: which of them come first is for their ids to say.
-                limit = (limit * 10).min(MAX_FOUND);
-                continue;
-            }
-            let mut hits = fields.hits(&searcher, &found)?;
-            if !is_all {
-                // Of those that answer as well as the last one, some may be beyond the limit: then all of them wait.
-                hits.retain(|hit| hit.score > worst);
-            }
-            hits.sort_by(|left, right| {
-                right.score.total_cmp(&left.score).then_with(|| left.id.cmp(&right.id))
-            });
-            return Ok(Found { hits, is_all });
-        }
+        Ok(View { searcher: reader.searcher(), fields })
+    }
+
+    /// Keeps a view for those who come back for more of it, for some minutes. Its number.
+    pub fn hold(&self, view: &Arc<View>) -> u32 {
+        lock(&self.held).hold(view)
+    }
+
+    /// The view of this number, while it is held.
+    pub fn held(&self, number: u32) -> Option<Arc<View>> {
+        lock(&self.held).get(number)
     }
 
     /// Closes the index, with what was taken in. Blocks.
@@ -258,12 +263,45 @@ impl Search {
     fn shut(&self, writer: &mut MutexGuard<'_, Option<Writer>>) {
         self.is_level.store(false, Ordering::Release);
         *lock(&self.pending) = Pending::default();
+        lock(&self.held).clear();
         *self.reader.write().unwrap_or_else(PoisonError::into_inner) = None;
         drop(writer.take());
     }
 
     fn reader(&self) -> Option<(IndexReader, Fields)> {
         self.reader.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl View {
+    /// Those that answer best: so many, or somewhat fewer where several answer as well as the last one. Blocks for
+    /// milliseconds.
+    ///
+    /// # Errors
+    /// The index cannot be read.
+    pub fn find(&self, kind: Kind, text: &Text, limit: usize) -> Result<Found, SearchError> {
+        let Self { searcher, fields } = self;
+        let Some(query) = fields.query(kind, text, searcher)? else { return Ok(Found::default()) };
+        let mut limit = limit.min(MAX_FOUND);
+        loop {
+            let found = searcher.search(&*query, &TopDocs::with_limit(limit).order_by_score())?;
+            let is_all = found.len() < limit || limit == MAX_FOUND;
+            let worst = found.last().map_or(0.0, |(score, _)| *score);
+            if !is_all && found.first().is_some_and(|(best, _)| *best <= worst) {
+                // All are equal, and some are beyond the limit: which of them come first is for their ids to say.
+                limit = (limit * 10).min(MAX_FOUND);
+                continue;
+            }
+            let mut hits = fields.hits(searcher, &found)?;
+            if !is_all {
+                // Of those that answer as well as the last one, some may be beyond the limit: then all of them wait.
+                hits.retain(|hit| hit.score > worst);
+            }
+            hits.sort_by(|left, right| {
+                right.score.total_cmp(&left.score).then_with(|| left.id.cmp(&right.id))
+            });
+            return Ok(Found { hits, is_all });
+        }
     }
 }
 
@@ -345,7 +383,7 @@ mod tests {
 
     fn found(search: &Search, words: &str) -> Vec<String> {
         let text = Text::parse(&json!({ "$search": words }), "$text").expect("valid");
-        let found = search.find(Kind::Tool, &text, 100).expect("found");
+        let found = search.view().expect("open").find(Kind::Tool, &text, 100).expect("found");
         found.hits.into_iter().map(|hit| hit.id).collect()
     }
 
@@ -408,7 +446,7 @@ mod tests {
         assert_eq!(found(&search, "long"), ["word-count"]);
         // Functions are others.
         let text = Text::parse(&json!({ "$search": "long" }), "$text").expect("valid");
-        assert_eq!(search.find(Kind::Function, &text, 9).expect("found").hits, []);
+        assert_eq!(search.view().expect("open").find(Kind::Function, &text, 9).expect("found").hits, []);
     }
 
     #[test]
@@ -452,12 +490,30 @@ mod tests {
     }
 
     #[test]
+    fn a_view_finds_what_it_found_whatever_is_written_and_is_held_under_its_number() {
+        let search = example();
+        let text = Text::parse(&json!({ "$search": "weather" }), "$text").expect("valid");
+        let view = Arc::new(search.view().expect("open"));
+        let before = view.find(Kind::Tool, &text, 100).expect("found");
+        let number = search.hold(&view);
+        assert_eq!(search.hold(&Arc::new(search.view().expect("open"))), number);
+        given(&search, 9, &[tool("weather", &[], "weather"), tool("city-names", &[], "")]);
+        let held = search.held(number).expect("held");
+        assert_eq!(held.find(Kind::Tool, &text, 100).expect("found"), before);
+        let now = Arc::new(search.view().expect("open"));
+        assert_ne!(now.find(Kind::Tool, &text, 100).expect("found"), before);
+        assert_ne!(search.hold(&now), number);
+        search.close();
+        assert!(search.held(number).is_none());
+    }
+
+    #[test]
     fn equals_stay_together_however_many_are_asked_for() {
         let search = Search::new(None);
         let many: Vec<_> = (0..50).map(|at| tool(&format!("t{at:02}"), &["same"], "")).collect();
         given(&search, 1, &many);
         let text = Text::parse(&json!({ "$search": "same" }), "$text").expect("valid");
-        let found = search.find(Kind::Tool, &text, 10).expect("found");
+        let found = search.view().expect("open").find(Kind::Tool, &text, 10).expect("found");
         let ids: Vec<_> = found.hits.iter().map(|hit| hit.id.as_str()).collect();
         let expected: Vec<_> = many.iter().map(|tool| tool.id.as_str()).collect();
         assert_eq!(ids, expected);

@@ -189,7 +189,7 @@ async fn the_text_index_catches_up_with_what_it_missed() {
     };
     let found = |store: &Store, word: &str| {
         store.search().commit().expect("committed");
-        let found = store.search().find(Kind::Tool, &text(word), 10).expect("found");
+        let found = store.search().view().expect("open").find(Kind::Tool, &text(word), 10).expect("found");
         found.hits.into_iter().map(|hit| hit.id).collect::<Vec<_>>()
     };
     let store = Store::open(location.clone(), Memory(128)).await.expect("opens");
