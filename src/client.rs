@@ -148,9 +148,14 @@ impl Refusal {
 
 /// Prints a line to stdout. A reader that left (`… | head`) is no error.
 fn print(text: &str) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    is_read(writeln!(out, "{text}").and_then(|()| out.flush())).context("cannot write to stdout")?;
+    write(format!("{text}\n").as_bytes())?;
     Ok(())
+}
+
+/// Writes to stdout; `false` where the reader has left (`… | head`), which is no error.
+pub fn write(bytes: &[u8]) -> anyhow::Result<bool> {
+    let mut out = io::stdout().lock();
+    is_read(out.write_all(bytes).and_then(|()| out.flush())).context("cannot write to stdout")
 }
 
 /// Whether somebody reads what was written: one that has left (`… | head`) is no error.
@@ -170,11 +175,12 @@ fn done(answer: &service::Answer, otherwise: &str, json: bool) -> Result<(), Fai
 }
 
 /// Says something to the person in front of it. There is nobody to tell when that fails.
-fn note(text: impl Display) {
+pub fn note(text: impl Display) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-fn complain(text: impl Display) {
+/// Says what went wrong, likewise.
+pub fn complain(text: impl Display) {
     let error = style("error:").red().bold().for_stderr();
     note(format_args!("{error} {text}"));
 }

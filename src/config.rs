@@ -13,6 +13,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use actors::execution::Runtime;
 use ipnet::IpNet;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
@@ -264,6 +265,14 @@ impl Config {
                 "of `tls.certificate` and `tls.key` one is set and the other is not".into(),
             ));
         }
+        let instances = self.engine.wasm.max_instances;
+        let pool = self.engine.pools.get(&Runtime::Wasm);
+        if let Some(pool) = pool.filter(|pool| pool.max > instances as usize) {
+            return Err(ConfigError(format!(
+                "wasm.max_instances = {instances} is below pools.wasm.max = {}: an executor keeps its instance",
+                pool.max
+            )));
+        }
         for (name, secret) in &self.engine.secrets {
             secret.users().map_err(|problem| ConfigError(format!("secrets.{name} {problem}")))?;
         }
@@ -372,6 +381,7 @@ mod tests {
             ("pools.binary.min = 9", "pools.binary.min = 9 is above pools.binary.max = 8"),
             ("limits.max_timeout_ms = 10", "limits.timeout_ms = 30000 is above limits.max_timeout_ms = 10"),
             ("websocket.idle_timeout_ms = 10000", "is not below"),
+            ("wasm.max_instances = 1", "is below pools.wasm.max = 8"),
             ("websocket.bind = '0.0.0.0:8000'", "a port of its own"),
             (&twins, "two `sources`"),
             ("tls.key = 'k.pem'", "one is set and the other is not"),

@@ -5,19 +5,23 @@
 use std::net::{IpAddr, SocketAddr};
 
 use actors::error::{Code, Error, Result};
-use poem::http::{HeaderMap, header};
+use poem::http::{HeaderMap, HeaderValue, header};
 
 /// The one `Host` of a request (RFC 9112, 3.2).
 ///
 /// # Errors
 /// `invalid` where there are more.
-pub fn host(headers: &HeaderMap) -> Result<Option<&str>> {
+fn host(headers: &HeaderMap) -> Result<Option<&str>> {
     let mut hosts = headers.get_all(header::HOST).iter();
-    let host = hosts.next().map(|host| host.to_str().unwrap_or("?"));
+    let host = hosts.next().map(text);
     if hosts.next().is_some() {
         return Err(Error::invalid("this request has more than one `Host`"));
     }
     Ok(host)
+}
+
+fn text(value: &HeaderValue) -> &str {
+    value.to_str().unwrap_or("?")
 }
 
 /// The hosts and origins that one port lets in.
@@ -33,6 +37,14 @@ impl Doors {
     pub fn new(bind: SocketAddr, hosts: &[String], origins: &[String]) -> Self {
         let lower = |list: &[String]| list.iter().map(|item| item.to_ascii_lowercase()).collect();
         Self { bind, hosts: lower(hosts), origins: lower(origins) }
+    }
+
+    /// Checks a request by its headers; `authority` is the host in its target, where it has one there.
+    ///
+    /// # Errors
+    /// `invalid` where it has more than one `Host`; `forbidden`.
+    pub fn check_headers(&self, headers: &HeaderMap, authority: Option<&str>) -> Result<()> {
+        self.check(host(headers)?.or(authority), headers.get(header::ORIGIN).map(text))
     }
 
     /// Checks a request's `Host` and, where there is one, its `Origin`.

@@ -19,7 +19,6 @@ mod telemetry;
 mod tls;
 mod ws;
 
-use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -70,7 +69,7 @@ fn check_config(file: Option<&Path>) -> ExitCode {
     match config::in_force(file) {
         Ok((config, text)) => {
             if let Err(exposed) = config.check_exposure(false) {
-                tell(&format!("note: {exposed}"));
+                client::note(format_args!("note: {exposed}"));
             }
             show(&text)
         }
@@ -80,20 +79,13 @@ fn check_config(file: Option<&Path>) -> ExitCode {
 
 /// Prints what was asked for.
 fn show(text: &str) -> ExitCode {
-    let mut stdout = std::io::stdout();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&format!("cannot write to stdout: {error}")),
+    match client::write(text.as_bytes()) {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => fail(&format!("{error:#}")),
     }
 }
 
 fn fail(message: &str) -> ExitCode {
-    tell(&format!("error: {message}"));
+    client::complain(message);
     ExitCode::FAILURE
-}
-
-/// Writes a line for people, where anybody can read it.
-fn tell(line: &str) {
-    // There is no other place to say that nobody does.
-    let _ = writeln!(std::io::stderr(), "{line}");
 }

@@ -5,8 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use actors::access::Scope;
-use actors::audit::{Action, Door};
+use actors::audit::Door;
 use actors::error::{Code, Error};
 use actors::system::{Acting, System};
 use poem::endpoint::make;
@@ -21,7 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::accept::{Accept, Limits};
 use crate::config::RestConfig;
 use crate::credentials::bearer;
-use crate::doors::{self, Doors};
+use crate::doors::Doors;
 
 mod audit;
 mod authorized;
@@ -117,9 +116,7 @@ fn routes(config: &RestConfig, system: &System) -> impl Endpoint<Output = Respon
             get(make(move |request: Request| {
                 let system = measured.clone();
                 async move {
-                    match authorized::of(&request)
-                        .and_then(|acting| acting.may(Action::ServiceRead, "metrics", &[Scope::Read]))
-                    {
+                    match authorized::of(&request).and_then(Acting::may_measure) {
                         Ok(()) => metrics::render(&system).await,
                         Err(error) => refuse(&error),
                     }
@@ -155,11 +152,9 @@ async fn guarded<E>(
 where
     E: Endpoint<Output = Response>,
 {
-    let origin = request.headers().get(header::ORIGIN).map(|value| value.to_str().unwrap_or("?"));
     // HTTP/2 carries the host in the request's target.
-    let in_target = || request.uri().authority().map(|authority| authority.as_str());
-    let host = doors::host(request.headers()).map(|host| host.or_else(in_target));
-    if let Err(error) = host.and_then(|host| doors.check(host, origin)) {
+    let authority = request.uri().authority().map(|authority| authority.as_str());
+    if let Err(error) = doors.check_headers(request.headers(), authority) {
         if let Ok(address) = address_of(&request) {
             system.record_shut(address, Door::Rest, &error);
         }

@@ -22,6 +22,8 @@ const GOODBYE: Duration = Duration::from_secs(2);
 /// # Errors
 /// What the configuration, the ports or the store have against it, or why the engine could not go on.
 pub async fn run(file: Option<PathBuf>, insecure: bool) -> Result<()> {
+    // Until all is up there is nothing to load again; without this it would be the end of the process.
+    let _hangups = signal(SignalKind::hangup()).context("the signals cannot be heard")?;
     let config = config::load(file.as_deref())?;
     let _log = telemetry::init(&config.log)?;
     let tls = Tls::load(&config.tls)?;

@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::artifacts::Pin;
@@ -10,7 +11,6 @@ use crate::definition::{Definition, Kind};
 use crate::error::{Code, Error, Result};
 use crate::execution::{Input, Runtime};
 use crate::json::{self, RawObject};
-use crate::schema::Misfit;
 use crate::spec::Spec;
 
 /// A definition with the number of its revision.
@@ -42,13 +42,17 @@ pub fn etag(number: u64, created_ms: u64) -> String {
 
 /// Whether the value of an If-None-Match header means this ETag, which may have been weakened on its way (RFC 9110, 13.1.2).
 pub fn means_weakly(etags: &str, etag: &str) -> bool {
-    let strong = |named: &str| named.trim().strip_prefix("W/").unwrap_or(named.trim()) == etag;
-    etags.trim() == "*" || etags.split(',').any(strong)
+    any(etags, |named| named.strip_prefix("W/").unwrap_or(named) == etag)
 }
 
 /// Whether the value of an If-Match header means this ETag (RFC 9110, 13.1.1).
 pub fn means(etags: &str, etag: &str) -> bool {
-    etags.trim() == "*" || etags.split(',').any(|named| named.trim() == etag)
+    any(etags, |named| named == etag)
+}
+
+/// Whether the list of a header is all ETags, or has one of this kind.
+fn any(etags: &str, is_meant: impl Fn(&str) -> bool) -> bool {
+    etags.trim() == "*" || etags.split(',').any(|named| is_meant(named.trim()))
 }
 
 /// A revision made ready: what the registry's cache holds, shared by all that run it.
@@ -124,13 +128,18 @@ impl Compiled {
         if let Some(unmet) = &self.spec.unmet {
             return Err(Error::unavailable(unmet.clone()));
         }
-        let name = self.kind.name();
-        let runtime = self.spec.runtime.ok_or_else(|| {
-            Error::invalid(format!(
-                "this {name} has no runtime: its metadata names none, and no protocol or source"
-            ))
-        })?;
-        Ok(runtime)
+        self.spec.runtime.ok_or_else(|| {
+            let why = self.unsupported();
+            let why = why.as_deref().unwrap_or("its metadata names none, and no protocol or source");
+            Error::invalid(format!("this {} has no runtime: {why}", self.kind.name()))
+        })
+    }
+
+    /// Why an operation of an OpenAPI document cannot run, as its metadata tells.
+    fn unsupported(&self) -> Option<String> {
+        let definition: Value = serde_json::from_slice(&self.json).ok()?;
+        let why = definition[self.kind.field("metadata")]["unsupported"].as_str()?;
+        Some(json::shown(why))
     }
 
     /// The input of one execution: the defaults overlaid by what the client gave, key by key, and checked.
@@ -144,11 +153,7 @@ impl Compiled {
         // Strictly: over REST what is inside was not read before.
         let value = json::parse(&text)?;
         let misfit = self.spec.input.as_ref().and_then(|schema| schema.check(&value).err());
-        let missing = || {
-            let place = self.spec.missing_field(&value)?;
-            Some(Misfit { place, reason: "is wanted by a template and missing".into() })
-        };
-        match misfit.or_else(missing) {
+        match misfit.or_else(|| self.spec.misfit(&value)) {
             Some(misfit) => Err(Error::new(Code::Unprocessable, misfit.to_string()).at(misfit.place)),
             None => Ok(Input { text: json::compact(&text) }),
         }

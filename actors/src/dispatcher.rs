@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, DerivedActorRef, RpcReplyPort};
+use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, ActorStatus, DerivedActorRef, RpcReplyPort};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use uuid::Uuid;
 
@@ -46,6 +46,9 @@ pub type Ref = ActorRef<Msg>;
 
 /// How often idle executors and unwritten records are looked at.
 const TICK: Duration = Duration::from_millis(250);
+
+/// After how many bytes of inputs a page of open executions ends.
+const PAGE_BYTES: usize = 16 << 20;
 
 /// What the dispatcher does.
 #[derive(Debug)]
@@ -113,6 +116,16 @@ pub enum Caller {
     Actor(DerivedActorRef<Notice>),
     /// A task that waits. At most a handful of notices come, and the channel closes when the dispatcher dies.
     Channel(mpsc::UnboundedSender<Notice>),
+}
+
+impl Caller {
+    /// Whether somebody still waits.
+    fn is_there(&self) -> bool {
+        match self {
+            Self::Actor(actor) => actor.get_status() < ActorStatus::Stopping,
+            Self::Channel(channel) => !channel.is_closed(),
+        }
+    }
 }
 
 /// News of one execution.
@@ -371,16 +384,28 @@ impl State {
 
     /// Those that are open; where nothing is journalled, those that ended too. The newest first.
     fn list(&self, request: &PageRequest) -> Page {
-        let open = self.open.values().rev().filter(|open| open.is_recorded).map(Open::snapshot);
+        let is_asked = |snapshot: &Snapshot| {
+            request.before.is_none_or(|before| snapshot.uuid < before) && request.matches(snapshot)
+        };
+        let open = self.open.values().rev().filter(|open| open.is_recorded).map(Open::outline);
         let ended = self.remembered.all().filter(|_| self.records.is_none()).cloned();
-        let mut items: Vec<Snapshot> = open
-            .chain(ended)
-            .filter(|snapshot| request.before.is_none_or(|before| snapshot.uuid < before))
-            .filter(|snapshot| request.matches(snapshot))
-            .collect();
+        // One more than the page has tells whether there is a next one.
+        let open = open.filter(is_asked).take(request.limit + 1);
+        let mut items: Vec<Snapshot> = open.chain(ended.filter(is_asked)).collect();
         items.sort_by_key(|snapshot| std::cmp::Reverse(snapshot.uuid));
-        let next = (items.len() > request.limit).then(|| items[request.limit - 1].uuid);
-        items.truncate(request.limit);
+        let (mut length, mut bytes) = (0, 0);
+        for item in items.iter_mut().take(request.limit) {
+            if bytes > PAGE_BYTES {
+                break;
+            }
+            if let Some(open) = self.open.get(&item.uuid) {
+                *item = open.snapshot();
+            }
+            bytes += item.input.len();
+            length += 1;
+        }
+        let next = (items.len() > length && length > 0).then(|| items[length - 1].uuid);
+        items.truncate(length);
         Page { items, next }
     }
 

@@ -22,7 +22,7 @@ mod exchange;
 mod resolve;
 
 pub use allow::{Allow, Allowed};
-pub use exchange::{Ask, Body, Unread, read};
+pub use exchange::{Ask, Body, Unread, beginning, read};
 use resolve::{Resolver, Rule, Scope};
 
 /// How often an address may say that the answer is somewhere else.

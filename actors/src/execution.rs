@@ -436,6 +436,11 @@ pub struct Input {
 }
 
 impl Input {
+    /// Its members, each as it is written.
+    pub fn members(&self) -> RawObject {
+        json::members(&self.text).expect("an input was parsed when it was checked")
+    }
+
     /// The same, to look at.
     pub fn value(&self) -> Value {
         serde_json::from_str(&self.text).expect("an input was parsed when it was checked")

@@ -112,7 +112,8 @@ impl Record {
         }
     }
 
-    fn bytes(&self) -> usize {
+    /// How large what was given and put out is in it.
+    pub fn bytes(&self) -> usize {
         match self {
             Self::Accepted(accepted) => accepted.job.input.text.len(),
             Self::Ended(_, ended) => ended.bytes(),

@@ -3,10 +3,10 @@
 //! `serde_json::Value` rounds a number it cannot hold, so what a client stored or passed on is carried as
 //! its own text (`RawValue`) and only looked at through a `Value`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Number, Value};
 
@@ -32,6 +32,18 @@ pub fn parse(text: &str) -> Result<Value> {
     Strict
         .deserialize(&mut deserializer)
         .and_then(|value| deserializer.end().map(|()| value))
+        .map_err(|error| Error::invalid(format!("not valid JSON: {error}")))
+}
+
+/// Refuses what [`parse`] refuses, without the room that a `Value` takes.
+///
+/// # Errors
+/// `invalid`, with the line and column.
+pub fn check(text: &str) -> Result<()> {
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    Sound
+        .deserialize(&mut deserializer)
+        .and_then(|()| deserializer.end())
         .map_err(|error| Error::invalid(format!("not valid JSON: {error}")))
 }
 
@@ -124,6 +136,61 @@ pub fn depth(text: &str) -> usize {
     deepest
 }
 
+/// What a value is where no JSON is meant: a string without its quotes, anything else as it is written.
+pub fn plain(value: &RawValue) -> String {
+    let text = value.get();
+    serde_json::from_str(text).unwrap_or_else(|_| text.to_owned())
+}
+
+/// The first number of valid JSON that is another one as a double or a 64-bit integer: most libraries read it as that.
+pub fn rounded(text: &str) -> Option<&str> {
+    let (mut rest, mut in_string) = (text, false);
+    while let Some(first) = rest.bytes().next() {
+        let length = match first {
+            b'\\' if in_string => 2,
+            b'"' => {
+                in_string = !in_string;
+                1
+            }
+            b'-' | b'0'..=b'9' if !in_string => {
+                let is_of_number = |c: char| c.is_ascii_digit() || matches!(c, '-' | '+' | '.' | 'e' | 'E');
+                let length = rest.find(|c| !is_of_number(c)).unwrap_or(rest.len());
+                if !is_exact(&rest[..length]) {
+                    return Some(&rest[..length]);
+                }
+                length
+            }
+            _ => rest.chars().next().map_or(1, char::len_utf8),
+        };
+        rest = rest.get(length..).unwrap_or_default();
+    }
+    None
+}
+
+fn is_exact(number: &str) -> bool {
+    if number.parse::<i64>().is_ok() || number.parse::<u64>().is_ok() {
+        return true;
+    }
+    number.parse::<f64>().is_ok_and(|double| decimal(&format!("{double:e}")) == decimal(number))
+}
+
+/// The digits of a number without the zeros around them, and the power of ten of the last one.
+fn decimal(number: &str) -> (String, i64) {
+    let number = number.trim_start_matches('-');
+    let (mantissa, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let digits = format!("{whole}{fraction}");
+    let digits = digits.trim_start_matches('0');
+    let significant = digits.trim_end_matches('0');
+    if significant.is_empty() {
+        return (String::new(), 0);
+    }
+    let places = |length: usize| i64::try_from(length).unwrap_or(i64::MAX);
+    let power = exponent.parse::<i64>().unwrap_or(i64::MAX);
+    let zeros = places(digits.len() - significant.len());
+    (significant.to_owned(), power.saturating_add(zeros).saturating_sub(places(fraction.len())))
+}
+
 /// A JSON string literal.
 pub fn quote(text: &str) -> String {
     Value::from(text).to_string()
@@ -212,16 +279,78 @@ impl<'de> Visitor<'de> for Strict {
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> std::result::Result<Value, A::Error> {
         let mut object = Map::new();
         while let Some(key) = access.next_key::<String>()? {
-            if key == RAW {
-                return Err(A::Error::custom(format!("the key {} is reserved", quote(&key))));
-            }
-            if object.contains_key(&key) {
-                return Err(A::Error::custom(format!("the key {} stands twice", quote(&key))));
-            }
+            admit(&key, object.contains_key(&key))?;
             let value = access.next_value_seed(Strict)?;
             object.insert(key, value);
         }
         Ok(Value::Object(object))
+    }
+}
+
+/// Whether an object may have this key, which is in it already or not.
+fn admit<E: serde::de::Error>(key: &str, is_there: bool) -> std::result::Result<(), E> {
+    match key {
+        RAW => Err(E::custom(format!("the key {} is reserved", quote(key)))),
+        _ if is_there => Err(E::custom(format!("the key {} stands twice", quote(&shown(key))))),
+        _ => Ok(()),
+    }
+}
+
+/// Reads a value as [`Strict`] does, and keeps nothing of it.
+struct Sound;
+
+impl<'de> DeserializeSeed<'de> for Sound {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> std::result::Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Sound {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> std::result::Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> std::result::Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> std::result::Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> std::result::Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> std::result::Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> std::result::Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> std::result::Result<(), A::Error> {
+        while access.next_element_seed(Self)?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> std::result::Result<(), A::Error> {
+        let mut keys = HashSet::new();
+        while let Some(key) = access.next_key::<String>()? {
+            admit(&key, keys.contains(&key))?;
+            access.next_value_seed(Self)?;
+            keys.insert(key);
+        }
+        Ok(())
     }
 }
 
@@ -239,6 +368,28 @@ mod tests {
         let members = members(text).expect("an object");
         assert_eq!(members["d"].get(), "0.10");
         assert_eq!(members["a"].get(), "18446744073709551615");
+    }
+
+    #[test]
+    fn a_number_that_does_not_survive_is_found() {
+        for text in [
+            "1",
+            "-0.0",
+            "1.50",
+            "18446744073709551615",
+            "-9223372036854775808",
+            "0.1",
+            "1e22",
+            "100e-2",
+            "2.5E+3",
+            "123456.789012345",
+            r#"{"12345678901234567890123":["a \" 12345678901234567890123","é"]}"#,
+        ] {
+            assert_eq!(rounded(text), None, "{text}");
+        }
+        for number in ["12345678901234567890123", "18446744073709551617", "0.12345678901234567890", "1e400"] {
+            assert_eq!(rounded(&format!(r#"{{"a\\":[1,{number}]}}"#)), Some(number));
+        }
     }
 
     #[test]
@@ -290,6 +441,27 @@ mod tests {
         assert!(parse(&deep(MAX_DEPTH)).is_ok());
         for text in [deep(MAX_DEPTH + 1).as_str(), &deep(100_000), "{} {}", "1e400", "", "{\"a\":}"] {
             assert!(parse(text).is_err(), "{}", &text[..text.len().min(20)]);
+        }
+    }
+
+    #[test]
+    fn what_is_checked_is_refused_as_what_is_parsed() {
+        let deep = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        for text in [
+            r#"{"a":[1,-2.5,18446744073709551616,null,true,"\u00e9\ud83d\ude00"],"b":{"a":1}}"#,
+            r#"{"a":1,"\u0061":2}"#,
+            r#"[{"b":{"a":1,"a":2}}]"#,
+            r#"{"$serde_json::private::RawValue":"5"}"#,
+            r#"{"a":"\ud800"}"#,
+            "1e400",
+            "{} {}",
+            "",
+            "{\"a\":}",
+            &deep(MAX_DEPTH),
+            &deep(MAX_DEPTH + 1),
+        ] {
+            let (parsed, checked) = (parse(text).map(drop), check(text));
+            assert_eq!(parsed.map_err(|error| error.to_string()), checked.map_err(|error| error.to_string()));
         }
     }
 }

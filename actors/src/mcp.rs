@@ -18,7 +18,7 @@ mod connection;
 mod definition;
 
 pub use bounded::{Bound, Way};
-pub use connection::{Connection, Ears, in_words};
+pub use connection::{Connection, Ears, in_words, shortened};
 
 /// How many tools are read of one server.
 const MAX_TOOLS: usize = 10_000;
@@ -32,7 +32,8 @@ pub struct Found {
     pub definition: String,
 }
 
-/// All tools of the MCP server that is this source. One that cannot be a definition is left out, and logged.
+/// All tools of the MCP server that is this source. One that cannot be a definition, or is listed again, is left out, and
+/// logged.
 ///
 /// # Errors
 /// What went wrong, to read on after the source's name.
@@ -121,6 +122,11 @@ impl List {
             return Err(format!("has more than {MAX_TOOLS} tools"));
         }
         for tool in tools {
+            // The first of a name is the one that is called by it.
+            if self.found.iter().any(|found| found.name == tool.name) {
+                tracing::warn!(source = source.name, tool = %tool.name, "a tool that is listed twice is left out");
+                continue;
+            }
             match definition::of(tool, source) {
                 Ok(definition) => {
                     self.bytes += definition.len();
@@ -176,13 +182,17 @@ mod tests {
         let names: Vec<_> = list.all().expect("one is left").into_iter().map(|found| found.name).collect();
         assert_eq!(names, ["good"]);
         assert_eq!(List::default().all().expect("a server may have none"), []);
+        let mut list = List::default();
+        list.add(&[named("good"), named("good")], &source()).expect("within bounds");
+        assert_eq!(list.all().expect("one is left").len(), 1);
     }
 
     #[test]
     fn a_list_is_bounded_in_number_and_in_size() {
         let add = |tools: Vec<Tool>| List::default().add(&tools, &source()).expect_err("too many");
         assert!(add(vec![named("a"); MAX_TOOLS + 1]).contains("more than 10000 tools"));
-        assert!(add(vec![named("a"); 100]).contains("more than 1000 bytes"));
+        let many = (0..100).map(|number| named(&format!("a{number}"))).collect();
+        assert!(add(many).contains("more than 1000 bytes"));
     }
 
     #[tokio::test]

@@ -32,6 +32,10 @@ const METHODS: [&str; 8] = ["get", "put", "post", "delete", "options", "head", "
 pub struct Found {
     /// Its id without a version.
     pub name: String,
+    /// Its method and path.
+    pub operation: String,
+    /// Whether its name was made of these: then they are what it is known by.
+    pub is_made: bool,
     /// Its definition, as JSON text.
     pub definition: String,
 }
@@ -86,7 +90,7 @@ fn found(document: &Value, place: &Place<'_>) -> Result<Vec<Found>> {
     let suffix = context.version.map(|version| format!(":{version}")).unwrap_or_default();
     let names = names::all(&operations, place.prefix, &suffix)?;
     let mut bytes = 0;
-    let functions = operations.iter().zip(names).map(|(operation, name)| {
+    let functions = operations.iter().zip(names).map(|(operation, (name, is_made))| {
         let definition = operation::definition(&context, operation, &format!("{name}{suffix}"))?;
         let problem =
             |why: &str| operation.node.wrong(format!("makes a function that cannot be registered: {why}"));
@@ -98,7 +102,8 @@ fn found(document: &Value, place: &Place<'_>) -> Result<Vec<Found>> {
         if bytes > MAX_TOTAL_BYTES {
             return Err(problem(&format!("with it, all are larger than {MAX_TOTAL_BYTES} bytes")));
         }
-        Ok(Found { name, definition })
+        let operation = format!("{} {}", operation.method.to_uppercase(), operation.path);
+        Ok(Found { name, operation, is_made, definition })
     });
     functions.collect()
 }

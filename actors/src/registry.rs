@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use tokio::sync::{Mutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
-use crate::access::{About, Issued, KeyId, Keyring, NewKey};
+use crate::access::{About, Ids, Issued, KeyId, Keyring, NewKey};
 use crate::audit::Trail;
 use crate::compiled::Compiled;
 use crate::definition::{Definition, Kind, Patch, check_id};
@@ -161,7 +161,7 @@ pub enum Msg {
         reply: Reply<Vec<Result<Imported>>>,
     },
     /// Fetch a definition from the sources and add it.
-    Register { kind: Kind, id: String, permit: OwnedSemaphorePermit, reply: Reply<Arc<Compiled>> },
+    Register { kind: Kind, id: String, ids: Ids, permit: OwnedSemaphorePermit, reply: Reply<Arc<Compiled>> },
     /// Ask the source of a definition for what it is now, and write what has changed.
     Refresh { current: Arc<Compiled>, permit: Option<OwnedSemaphorePermit>, reply: Reply<Arc<Compiled>> },
     /// Answer with all that a source lists of a kind.
@@ -427,7 +427,7 @@ impl State {
                 let (lease, keyring) = (self.lease(), self.keyring.clone());
                 self.read(async move { keyring.revoke(&lease, id).await }, permit, reply);
             }
-            Msg::Register { kind, id, permit, reply } => self.register(kind, id, permit, reply),
+            Msg::Register { kind, id, ids, permit, reply } => self.register(kind, id, ids, permit, reply),
             Msg::Refresh { current, permit, reply } => self.refresh(current, permit, reply),
             Msg::RefreshDue(name) => self.refresh_due(name),
             Msg::RefreshNext { name, left } => self.refresh_next(name, left),
@@ -553,6 +553,7 @@ impl State {
         &mut self,
         kind: Kind,
         id: String,
+        ids: Ids,
         permit: OwnedSemaphorePermit,
         reply: Reply<Arc<Compiled>>,
     ) {
@@ -560,7 +561,11 @@ impl State {
             return drop(reply.send(Err(error)));
         }
         let (sources, context) = (self.sources.clone(), self.context.clone());
-        let fetch = async move { sources::fetch(&context.egress, &sources, kind, &id).await };
+        let fetch = async move {
+            let found = sources::fetch(&context.egress, &sources, kind, &id).await?;
+            // A name is answered by the version that the source has, which may be another id.
+            if ids.has(&found.id) { Ok(found) } else { Err(ids.refusal()) }
+        };
         self.effects.run(fetch, move |result| Msg::Fetched { result, permit, reply });
     }
 

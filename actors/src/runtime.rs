@@ -86,7 +86,7 @@ impl Context {
     pub fn new(settings: &Settings, places: Places, launcher: Vec<OsString>) -> Result<Self, String> {
         let Places { data, run, roots } = places;
         let place = run.display().to_string();
-        if let Err(error) = folder::remove_tree(&run)
+        if let Err(error) = folder::remove_left(&run)
             && error.kind() != std::io::ErrorKind::NotFound
         {
             // Every attempt has a folder of a new name, so that nothing of this comes into its way.

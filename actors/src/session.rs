@@ -460,6 +460,10 @@ impl State {
                 self.accepted(uuid);
                 self.end(uuid, News::Finished(outcome));
             }
+            Err(error) if error.code() != Code::NotFound && (open.is_accepted || !is_attached) => {
+                let lost = "what becomes of this execution cannot be followed at the moment; its uuid tells its outcome";
+                self.end(uuid, News::Refused(Error::unavailable(lost)));
+            }
             Err(_) if open.is_accepted => {
                 let lost = "the dispatcher failed while it held this execution";
                 self.end(uuid, News::Finished(Outcome::interrupted(lost)));

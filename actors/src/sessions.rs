@@ -94,7 +94,10 @@ impl State {
         match SessionActor::spawn_linked(None, SessionActor, args, self.myself.get_cell()).await {
             Ok((session, _)) => {
                 self.sessions.insert(session.get_id(), (session.clone(), permit));
-                drop(reply.send(session));
+                // Where its connection is gone meanwhile, nobody else would end it.
+                if reply.send(session.clone()).is_err() {
+                    session.stop(None);
+                }
             }
             // The reply port is lost, and the edge says so to its client.
             Err(error) => tracing::error!(%error, "a session could not be started"),

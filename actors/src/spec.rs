@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use crate::error::{Error, Result};
 use crate::execution::Runtime;
 use crate::json;
-use crate::schema::Schema;
+use crate::schema::{Misfit, Schema};
 use crate::template::Template;
 
 mod parameters;
@@ -267,18 +267,21 @@ impl Spec {
         }
     }
 
-    /// The first field that a template wants and the input lacks, as a JSON pointer.
-    pub fn missing_field(&self, input: &Value) -> Option<String> {
+    /// What a template wants and the input lacks, or has as no program can be given it.
+    pub fn misfit(&self, input: &Value) -> Option<Misfit> {
         let stdin = match &self.program.stdin {
             Stdin::Text(template) => Some(template),
             Stdin::Json | Stdin::None => None,
         };
-        self.program
-            .args
-            .iter()
-            .chain(&self.container.command)
-            .chain(stdin)
-            .find_map(|template| template.missing(input))
+        let arguments = || self.program.args.iter().chain(&self.container.command);
+        let missing = arguments().chain(stdin).find_map(|template| template.missing(input));
+        let missing = missing.map(|place| (place, "is wanted by a template and missing"));
+        let with_nul = || {
+            let place = arguments().find_map(|template| template.with_nul(input))?;
+            Some((place, "has a NUL character, which no argument of a program can have"))
+        };
+        let (place, reason) = missing.or_else(with_nul)?;
+        Some(Misfit { place, reason: reason.into() })
     }
 }
 
@@ -286,6 +289,9 @@ impl ProgramSpec {
     fn parse(keys: &Keys<'_>) -> Result<Self> {
         let entrypoint = keys.text("entrypoint")?.map(str::to_owned);
         let source = keys.text("source_url")?.map(str::to_owned);
+        if source.as_ref().is_some_and(String::is_empty) {
+            return Err(Error::invalid("`source_url` is empty").at("source_url"));
+        }
         if source.is_none()
             && entrypoint.as_deref().is_some_and(|path| path.contains('/') && !path.starts_with('/'))
         {
@@ -316,7 +322,10 @@ impl ProgramSpec {
         if let Some(name) = env.keys().find(|name| name.is_empty() || name.contains(['=', '\0'])) {
             return Err(Error::invalid(format!("{name:?} is no name of an environment variable")).at("env"));
         }
-        let args = keys.texts("args")?.iter().map(|text| Template::parse(text)).collect();
+        if let Some((name, _)) = env.iter().find(|(_, value)| value.contains('\0')) {
+            return Err(has_nul().at(format!("env.{name}")));
+        }
+        let args = keys.templates("args")?;
         let handler = keys.text("handler")?.map(str::to_owned);
         // A name is that of a container's network.
         let network = keys.object.get("network").map(|network| *network != Value::Bool(false));
@@ -388,7 +397,7 @@ impl Limits {
 impl ContainerSpec {
     fn parse(keys: &Keys<'_>) -> Result<Self> {
         let image = keys.text("image")?.map(str::to_owned);
-        let command = keys.texts("command")?.iter().map(|text| Template::parse(text)).collect();
+        let command = keys.templates("command")?;
         keys.any_of("network", "a boolean or a string", |value| value.is_boolean() || value.is_string())?;
         let network = match keys.object.get("network") {
             Some(Value::Bool(true)) => Network::Default,
@@ -454,6 +463,10 @@ impl Retries {
         let max = max.ok_or_else(|| Error::invalid("`retries.max` is more than 100").at("retries.max"))?;
         Ok(Self { max, backoff: Duration::from_millis(backoff_ms) })
     }
+}
+
+fn has_nul() -> Error {
+    Error::invalid("a NUL character is in it, which no program can be given")
 }
 
 /// `file` is the source, or the entrypoint inside it.
@@ -548,6 +561,15 @@ impl<'a> Keys<'a> {
         Ok(self.get(key, "an array of strings", read)?.unwrap_or_default())
     }
 
+    /// What becomes the arguments of a program.
+    fn templates(&self, key: &str) -> Result<Vec<Template>> {
+        let texts = self.texts(key)?;
+        match texts.iter().position(|text| text.contains('\0')) {
+            Some(at) => Err(has_nul().at(format!("{key}.{at}"))),
+            None => Ok(texts.into_iter().map(Template::parse).collect()),
+        }
+    }
+
     fn map(&self, key: &str) -> Result<BTreeMap<String, String>> {
         let read = |value: &'a Value| {
             let pairs = value.as_object()?.iter();
@@ -620,6 +642,9 @@ mod tests {
             (json!({"args": [1]}), "args"),
             (json!({"env": {"A": 1}}), "env"),
             (json!({"env": {"A=B": "1"}}), "env"),
+            (json!({"env": {"A": "a\0b"}}), "env.A"),
+            (json!({"args": ["a", "\0"]}), "args.1"),
+            (json!({"source_url": ""}), "source_url"),
             (json!({"stdin": 5}), "stdin"),
             (json!({"output": "xml"}), "output"),
             (json!({"output": {"a": "json", "b": "text"}}), "output"),

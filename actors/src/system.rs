@@ -9,7 +9,7 @@ use ractor::{Actor, ActorId, ActorRef, Message, RpcReplyPort};
 use serde_json::json;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, mpsc, oneshot, watch};
 
-use crate::access::{About, Issued, Issuers, KeyId, Keyring, NewKey};
+use crate::access::{About, Ids, Issued, Issuers, KeyId, Keyring, NewKey};
 use crate::admission::Admission;
 use crate::audit::{Action, Origin, Trail};
 use crate::compiled::Compiled;
@@ -343,15 +343,16 @@ impl System {
             .await
     }
 
-    /// Fetches a definition from the configured sources and adds it.
+    /// Fetches a definition from the configured sources and adds it, where its id is one of these.
     ///
     /// # Errors
-    /// `not_found`, `source_unavailable`, `conflict`; `overloaded`, `unavailable`.
-    pub(crate) async fn register(&self, kind: Kind, id: &str) -> Result<Arc<Compiled>> {
+    /// `forbidden`, `not_found`, `source_unavailable`, `conflict`; `overloaded`, `unavailable`.
+    pub(crate) async fn register(&self, kind: Kind, id: &str, ids: Ids) -> Result<Arc<Compiled>> {
         let id = id.to_owned();
         self.ask_at_once(&self.inner.source_admission, |permit, reply| registry::Msg::Register {
             kind,
             id,
+            ids,
             permit,
             reply,
         })

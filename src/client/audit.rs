@@ -1,6 +1,5 @@
 //! `audit`: verify and export; asked of a running service, or done on its store while none runs.
 
-use std::io::{self, Write};
 use std::path::Path;
 
 use actors::audit::{Offline, PageRequest};
@@ -11,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::export::NOT_WHOLE;
 use super::service::Service;
-use super::{Failure, Refusal, is_read, print, time};
+use super::{Failure, Refusal, print, time, write};
 use crate::cli::{AuditArgs, AuditCommand};
 use crate::config;
 
@@ -130,12 +129,6 @@ async fn export_offline(mut page: PageRequest, file: Option<&Path>) -> Result<()
     let copied: Result<()> = copied.await;
     log.close().await.context("the store could not be closed in order")?;
     Ok(copied?)
-}
-
-/// Writes to stdout; `false` where the reader has left (`… | head`), which is no error.
-fn write(bytes: &[u8]) -> Result<bool> {
-    let mut out = io::stdout().lock();
-    is_read(out.write_all(bytes).and_then(|()| out.flush())).context("cannot write to stdout")
 }
 
 #[cfg(test)]

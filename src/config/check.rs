@@ -382,7 +382,8 @@ fn is_origin(text: &str) -> bool {
 
 fn is_store(text: &str) -> bool {
     let folder = text.strip_prefix("surrealkv://");
-    text == "mem://" || folder.is_some_and(|folder| !folder.trim().is_empty())
+    // What stands behind a `?` would be read as settings of the engine.
+    text == "mem://" || folder.is_some_and(|folder| !folder.trim().is_empty() && !folder.contains(['?', '#']))
 }
 
 fn is_http(text: &str) -> bool {

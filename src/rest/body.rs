@@ -140,8 +140,13 @@ impl Lines {
     }
 }
 
-/// Refuses a body of another type than these.
+/// Refuses a body of another type than these, and one that is encoded (RFC 9110, 8.4).
 fn declared(request: &Request, types: &[&str], message: &str) -> Result<(), Error> {
+    let encoded = request.headers().get_all(header::CONTENT_ENCODING).iter();
+    if encoded.into_iter().any(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        let message = "`Content-Encoding`: a body is read as it is, and must not be compressed";
+        return Err(Error::new(Code::UnsupportedMediaType, message).at("Content-Encoding"));
+    }
     let declared =
         request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = declared.split(';').next().unwrap_or_default().trim();

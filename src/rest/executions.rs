@@ -82,9 +82,18 @@ impl<R: Registered> Runs<R> {
         let input = actors::json::members(body)?;
         let execution = acting.execute(R::KIND, id, input, asked.options, asked.traceparent).await?;
         let (uuid, warning) = (execution.uuid, execution.warning.clone());
-        if let Some(wait) = asked.wait
-            && execution.outcome_within(wait).await.is_some()
-        {
+        let has_ended = match asked.wait {
+            None => false,
+            Some(wait) => tokio::select! {
+                biased;
+                // It goes on, but who asked for it is told nothing of it any more.
+                () = acting.ended() => {
+                    return Err(Error::new(Code::Unauthorized, "the key of this request is not good any more"));
+                }
+                outcome = execution.outcome_within(wait) => outcome.is_some(),
+            },
+        };
+        if has_ended {
             let mut text = acting.execution(uuid).await?.to_json();
             if let Some(warning) = &warning {
                 text.insert_str(1, &format!(r#""warning":{},"#, actors::json::quote(warning)));

@@ -96,6 +96,7 @@ async fn follow(socket: &mut Socket, mut connection: Connection, edge: &Edge) ->
     let idle = Duration::from_millis(edge.config.idle_timeout_ms);
     let mut ping = tokio::time::interval_at(Instant::now() + ping_every, ping_every);
     let (mut next, mut has_logged) = (None, false);
+    let (mut has_ignored, mut has_told) = (false, false);
     loop {
         let silent_at = socket.heard + idle;
         tokio::select! {
@@ -142,10 +143,15 @@ async fn follow(socket: &mut Socket, mut connection: Connection, edge: &Edge) ->
                 has_logged = true;
                 socket.log(accepted, connection.log.take()).await?;
             }
+            () = std::future::ready(()), if has_ignored && !has_told && accepted.is_some() => {
+                has_told = true;
+                socket.send(frame::ignored()).await?;
+            }
             // A second request on a one-shot connection is not read as one.
             message = socket.next() => match message {
                 Some(Ok(Message::Close(_))) => return socket.answer_close().await,
                 Some(Ok(Message::Text(text))) if frame::is_cancel(&text, accepted) => leaving.cancel(),
+                Some(Ok(Message::Text(_) | Message::Binary(_))) => has_ignored = true,
                 Some(Ok(_)) => {}
                 Some(Err(error)) => return socket.refuse_unreadable(&error, edge.config.message_bytes).await,
                 None => return None,
@@ -189,7 +195,7 @@ impl Leaving {
 impl Drop for Leaving {
     fn drop(&mut self) {
         if self.cancels && !self.is_over {
-            // As above.
+            // A session that is gone has nothing to leave.
             drop(self.session.cast(session::Msg::Leave(true)));
         }
     }

@@ -27,6 +27,13 @@ pub fn is_cancel(text: &str, uuid: Option<Uuid>) -> bool {
     asked.is_some() && asked == uuid
 }
 
+/// Something came after the request that means nothing here. Told once.
+pub fn ignored() -> String {
+    let message =
+        "after its request a connection to /tool or /function takes nothing but a `cancel` of its execution";
+    json!({ "success": true, "event": "ignored", "message": message }).to_string()
+}
+
 /// It began to run.
 pub fn started(uuid: Uuid) -> String {
     json!({ "success": true, "event": "started", "uuid": uuid }).to_string()

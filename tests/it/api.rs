@@ -61,6 +61,14 @@ async fn get_sends_query_parameters() {
     let mut parameters: Vec<String> = asked.query.split('&').map(decoded).collect();
     parameters.sort();
     assert_eq!(parameters, ["city=New Delhi & Co", "days=3"]);
+    // As they are written: a library that reads them as doubles makes others of them.
+    let talk = service
+        .talk("/function", r#"{"function_id":"call","input_data":{"n":12345678901234567890123,"f":1.50}}"#)
+        .await;
+    assert_eq!(*talk.output(), json!([1]));
+    assert_eq!(server.asked()[1].query, "f=1.50&n=12345678901234567890123");
+    let talk = call(&service, json!({ "city": "x".repeat(66_000) })).await;
+    assert_eq!(talk.error().1, "invalid_input");
 }
 
 #[tokio::test]
@@ -79,6 +87,12 @@ async fn an_envelope_is_unwrapped_where_told() {
     assert_eq!(*talk.output(), json!({ "a": 1 }));
     let talk = answered(envelope, json!({})).await;
     assert_eq!(*talk.output(), json!({ "success": true, "data": { "a": 1 } }));
+    let wrapped = json!({ "unwrap": true, "parameters": {}, "output": { "told": "json" } });
+    assert_eq!(*answered(envelope, wrapped.clone()).await.output(), json!({ "told": { "a": 1 } }));
+    let failed = || Answer::Json(200, json!({ "success": false, "error": "x".repeat(100_000) }));
+    let talk = answered(failed, wrapped).await;
+    assert_eq!(talk.error().1, "service_failed");
+    assert!(talk.error().0.len() < 1_000);
 }
 
 #[tokio::test]
@@ -89,14 +103,36 @@ async fn a_status_that_is_no_success_fails() {
         let (error, _) = talk.error();
         assert!(error.contains(&status.to_string()), "{error}");
     }
+    // However much it says.
+    let answer = || Answer::Text(500, "x".repeat(3_000_000));
+    let talk = answered(answer, json!({})).await;
+    assert_eq!(talk.error().1, "http_status");
+    assert!(talk.error().0.len() < 1_000);
 }
 
 #[tokio::test]
 async fn an_answer_that_is_not_json_is_invalid() {
-    for body in ["hello", "", "{} {}", "{\"a\":"] {
+    for body in ["hello", "{} {}", "{\"a\":"] {
         let talk = answered(move || Answer::Text(200, body.to_owned()), json!({})).await;
         assert_eq!(talk.error().1, "invalid_output", "{body}");
     }
+}
+
+#[tokio::test]
+async fn a_success_without_a_body_is_null() {
+    for (method, status) in [("DELETE", 204), ("HEAD", 200), ("POST", 200)] {
+        let talk = answered(move || Answer::Text(status, String::new()), json!({ "method": method })).await;
+        assert_eq!(*talk.output(), Value::Null, "{method}");
+    }
+}
+
+#[tokio::test]
+async fn cookies_of_the_definition_and_of_the_input_are_one_header() {
+    let server = Server::start(|_| Answer::Json(200, json!(1))).await;
+    let keys = json!({ "headers": { "Cookie": "fixed=1" }, "parameters": { "c": "cookie" } });
+    let service = calling(server.url("/f"), keys).await;
+    assert_eq!(*call(&service, json!({ "c": 2 })).await.output(), json!(1));
+    assert!(server.asked()[0].headers.contains("cookie: fixed=1; c=2\r\n"), "{:?}", server.asked());
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::bad_cases::{Request, frames, rest};
 use crate::bad_tables::{FOREIGN_ORIGINS, WRONG_PATHS};
+use crate::program::tool;
 use crate::service::{PATIENCE, Service, request};
 use crate::socket::{Socket, Talk};
 
@@ -204,6 +205,39 @@ async fn what_is_no_handshake_ends_the_connection() {
 }
 
 /// Sends a body of 100 MiB until an answer comes: the answer's status.
+#[tokio::test]
+async fn who_speaks_http_where_websockets_are_spoken_is_told_so() {
+    let service = Service::start().await;
+    let url = format!("http://{}/tool", service.websocket);
+    let client = service.client();
+    for request in [client.get(&url), client.post(&url).body("x".repeat(40_000))] {
+        let answer = request.send().await.expect("an answer");
+        assert_eq!(
+            (answer.status().as_u16(), &answer.headers()["upgrade"]),
+            (426, &"websocket".parse().unwrap())
+        );
+        let told: Value = answer.json().await.expect("JSON");
+        assert_eq!(told["code"], "invalid", "{told}");
+        assert!(told["error"].as_str().unwrap().contains("speaks WebSocket"), "{told}");
+    }
+    assert_works(&service).await;
+}
+
+#[tokio::test]
+async fn what_no_program_can_be_given_is_refused_by_its_place() {
+    let service = Service::start().await;
+    let metadata = json!({ "runtime": "binary", "entrypoint": "printf", "args": ["%s", "{{a}}"] });
+    let mut bad = tool("nul", metadata.clone());
+    bad["tool_metadata"]["env"] = json!({ "A": "a\0b" });
+    let (status, told) = service.rest("POST", "/tool", &bad.to_string()).await;
+    assert_eq!((status, &told["details"]["field"]), (400, &json!("tool_metadata.env.A")), "{told}");
+    service.create(&tool("nul", metadata)).await;
+    let (status, told) = service.rest("POST", "/tool/nul/execute", &json!({ "a": "a\0b" }).to_string()).await;
+    assert_eq!((status, &told["details"]["field"]), (422, &json!("/a")), "{told}");
+    let talk = service.run("tool", "nul", json!({ "a": "a\0b" })).await;
+    assert_eq!(talk.error().1, "unprocessable", "{talk:?}");
+}
+
 async fn send_huge(service: &Service, path: &str, length: &str, chunk: &[u8]) -> u16 {
     let mut stream = TcpStream::connect(service.rest).await.unwrap();
     let head = format!(

@@ -133,8 +133,12 @@ async fn a_cancel_ends_nothing_but_the_execution_of_its_own_connection() {
     }
     queued.send(&cancel(&running_uuid)).await;
     bench.gate.open();
-    assert_eq!(running.rest().await.last()["output"], json!(1));
-    assert_eq!(queued.rest().await.last()["output"], json!(2));
+    for (socket, output) in [(running, 1), (queued, 2)] {
+        let talk = socket.rest().await;
+        assert_eq!(talk.last()["output"], json!(output));
+        // However many came, it is told once.
+        assert_eq!(talk.frames.iter().filter(|frame| frame["event"] == "ignored").count(), 1, "{talk:?}");
+    }
 }
 
 #[tokio::test]

@@ -207,6 +207,9 @@ async fn output_that_is_not_one_json_document_is_invalid() {
         ("no UTF-8", r#"printf '"\377\376"'"#),
         ("no JSON", "echo hello"),
         ("half a document", r#"printf '{"a":'"#),
+        ("a key twice", r#"printf '{"a":1,"a":2}'"#),
+        ("half a surrogate pair", r#"printf '%s' '{"a":"\ud800"}'"#),
+        ("a number beyond all", r#"printf '{"a":1e400}'"#),
     ];
     for (what, script) in scripts {
         let (_, code) = error_of(shell(script)).await;

@@ -11,6 +11,7 @@ use tokio_tungstenite::Connector;
 
 use crate::client::client_with_key;
 use crate::program::{Gate, function, shell, tool};
+use crate::server::{Answer, Server};
 use crate::service::{Launch, PATIENCE, Service, eventually, kind_of, request};
 use crate::socket::Socket;
 use crate::tls;
@@ -463,4 +464,41 @@ async fn a_key_that_is_bound_to_ids_steps_over_none_of_them() {
     let wanted = json!({ "name": "more", "scopes": ["admin"] }).to_string();
     assert_eq!(locked.ask(Some(&bound), "POST", "/keys", &wanted).await.0, 403);
     assert_eq!(locked.ask(Some(&bound), "DELETE", &format!("/keys/{other}"), "").await.0, 403);
+}
+
+#[tokio::test]
+async fn a_key_that_is_bound_to_ids_registers_nothing_else_by_the_name_of_one() {
+    let document = json!({
+        "openapi": "3.1.0", "info": { "title": "T", "version": "3.0.0" }, "servers": [{ "url": "http://127.0.0.1:1" }],
+        "paths": { "/a": { "get": { "operationId": "one", "responses": {} } } }
+    });
+    let source = Server::start(move |_| Answer::Json(200, document.clone())).await;
+    let sources = format!(r#"[{{name = "api", openapi = "{}", allow_private = true}}]"#, source.url("/"));
+    let locked = Locked::on(Launch::new().limits().memory().set("SOURCES", sources).start().await).await;
+    let (key, _) = locked.key(&["read", "write"], json!({ "ids": ["one"] })).await;
+    let (status, answer) = locked.ask(Some(&key), "POST", "/function/register/one", "").await;
+    assert_eq!((status, &answer["code"]), (403, &json!("forbidden")), "{answer}");
+    assert_eq!(locked.ask(Some(&locked.admin), "GET", "/function/one:3.0.0", "").await.0, 404);
+    let (key, _) = locked.key(&["read", "write"], json!({ "ids": ["one*"] })).await;
+    let (status, answer) = locked.ask(Some(&key), "POST", "/function/register/one", "").await;
+    assert_eq!((status, &answer["data"]["function_id"]), (201, &json!("one:3.0.0")), "{answer}");
+}
+
+#[tokio::test]
+async fn who_waits_for_an_outcome_is_told_nothing_of_it_once_its_key_is_revoked() {
+    let locked = Locked::start().await;
+    let (key, id) = locked.key(&["execute"], json!({})).await;
+    let gate = Gate::new();
+    locked.create(&tool("wait", gate.program("printf 1"))).await;
+    let waiting = locked.ask(Some(&key), "POST", "/tool/wait/execute?wait=30", "{}");
+    let revoking = async {
+        let is_running = |_, answer: &Value| answer["data"][0]["state"] == "running";
+        locked.until(&locked.admin, "/executions", is_running).await;
+        locked.revoke(&id).await;
+    };
+    let ((status, answer), ()) = tokio::join!(waiting, revoking);
+    assert_eq!((status, &answer["code"]), (401, &json!("unauthorized")), "{answer}");
+    gate.open();
+    let has_ended = |_, answer: &Value| answer["data"][0]["state"] == "succeeded";
+    locked.until(&locked.admin, "/executions", has_ended).await;
 }

@@ -1,5 +1,6 @@
 //! How the service starts, drains and ends, and what a streaming client hears.
 
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -98,6 +99,55 @@ async fn what_outlasts_the_grace_is_told_and_ended() {
     assert_eq!(service.exit().await.code(), Some(0));
     let gone = || processes_of(&uuid).is_empty();
     eventually("its program has ended", Duration::from_secs(2), gone).await;
+}
+
+#[tokio::test]
+async fn what_outlasts_the_grace_is_on_record_as_ended_where_nobody_listens() {
+    let service = Launch::new().limits().set("DISPATCHER__GRACE_MS", 300).start().await;
+    let mut metadata = shell("sleep 60");
+    service.create(&tool("once", metadata.clone())).await;
+    metadata["idempotent"] = json!(true);
+    service.create(&tool("again", metadata)).await;
+    let mut begun = Vec::new();
+    for id in ["once", "again", "once", "again"] {
+        let (status, told) = service.rest("POST", &format!("/tool/{id}/execute"), "{}").await;
+        assert_eq!(status, 202, "{told}");
+        begun.push(told["data"]["uuid"].as_str().unwrap().to_owned());
+    }
+    let deadline = Instant::now() + PATIENCE;
+    while service.rest("GET", "/executions?state=running", "").await.1["data"].as_array().unwrap().len() < 4 {
+        assert!(Instant::now() < deadline, "they do not run");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let folder = service.folder();
+    assert!(service.stop().await.success());
+    let service = Launch::on(folder).limits().start().await;
+    for uuid in begun {
+        let (_, told) = service.rest("GET", &format!("/execution/{uuid}"), "").await;
+        assert_eq!(told["data"]["state"], "interrupted", "{told}");
+        assert!(told["data"]["error"].as_str().unwrap().contains("shut down"), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_kept_is_for_this_user_alone_and_what_is_not_the_services_stays() {
+    let launch = Launch::new().limits();
+    let theirs = launch.path("data/run/theirs");
+    let left = launch.path("data/run/01a2058f-4d50-7178-ba6e-f4ea780dfaa8");
+    for folder in [&theirs, &left] {
+        std::fs::create_dir_all(folder.join("x")).unwrap();
+    }
+    let service = launch.start().await;
+    assert!(theirs.join("x").is_dir());
+    assert!(!left.exists());
+    service
+        .create(&tool("large", shell("printf '\"'; head -c 70000 /dev/zero | tr '\\0' a; printf '\"'")))
+        .await;
+    service.run("tool", "large", json!({})).await.output();
+    for folder in ["store", "outputs"] {
+        let mode = std::fs::metadata(service.path("data").join(folder)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{folder}: {mode:o}");
+    }
 }
 
 #[tokio::test]

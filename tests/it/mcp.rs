@@ -139,6 +139,10 @@ async fn a_tool_gives_what_is_structured_or_its_json_or_its_content() {
     for over in [HTTP, STDIO] {
         let add = bench.create(over, "add").await;
         assert_eq!(bench.run(&add, json!({ "a": 1, "b": 41 })).await, json!({ "result": 42 }));
+        // The library would hand on another number.
+        let input = format!(r#"{{"tool_id":"{add}","input_data":{{"a":12345678901234567890123,"b":1}}}}"#);
+        let talk = bench.service.talk("/tool", &input).await;
+        assert_eq!(talk.error().1, "invalid_input", "{talk:?}");
         let whole = bench.create(over, "whole").await;
         let expected = json!({ "name": "Ada", "number": 1.5 });
         assert_eq!(bench.run(&whole, json!({ "name": "Ada" })).await, expected);

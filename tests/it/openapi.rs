@@ -1,7 +1,7 @@
 //! A service that an OpenAPI document describes: its operations register, and run through the seed's WebSocket.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
@@ -278,7 +278,7 @@ async fn what_cannot_be_sent_registers_and_says_why_it_does_not_run() {
     let told = register(&service, "uploadFile", 201).await;
     assert_eq!(told["data"]["function_metadata"]["unsupported"], "its body is application/octet-stream");
     let talk = call(&service, "uploadFile", json!({ "petId": 1, "body": "x" })).await;
-    assert!(talk.refusal().0.contains("no runtime"), "{talk:?}");
+    assert!(talk.refusal().0.contains("no runtime: its body is application/octet-stream"), "{talk:?}");
 }
 
 #[tokio::test]
@@ -321,4 +321,57 @@ async fn a_document_in_yaml_is_read_and_a_bad_one_is_told_by_its_place() {
         let error = told["error"].as_str().unwrap();
         assert!(error.contains("\"petstore\" gave an OpenAPI document") && error.contains(why), "{error}");
     }
+}
+
+/// A service whose source is a document that the test changes.
+async fn with_changing(document: Value) -> (Service, Server, Arc<Mutex<Value>>) {
+    let now = Arc::new(Mutex::new(document));
+    let said = now.clone();
+    let server = Server::start(move |_| Answer::Json(200, said.lock().unwrap().clone())).await;
+    (with_document(&server.url("/"), "").await, server, now)
+}
+
+#[tokio::test]
+async fn a_name_that_was_made_of_a_path_never_comes_to_mean_another_one() {
+    let operation = || json!({ "delete": { "responses": {} } });
+    let document = json!({
+        "openapi": "3.1.0", "info": { "title": "T", "version": "first" }, "servers": [{ "url": "http://127.0.0.1:1" }],
+        "paths": { "/a/b": operation(), "/a_b": operation() }
+    });
+    let (service, _server, now) = with_changing(document).await;
+    let import = service.client().post(service.url("/functions/import/petstore")).send().await.unwrap();
+    assert!(import.text().await.unwrap().contains("\"created\":2"));
+    let url = async |id: &str| {
+        let (_, told) = service.rest("GET", &format!("/function/{id}"), "").await;
+        told["data"]["function_metadata"]["url"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(url("delete_a_b").await, "http://127.0.0.1:1/a/b");
+    assert_eq!(url("delete_a_b_2").await, "http://127.0.0.1:1/a_b");
+    let (status, told) = service.rest("POST", "/function/refresh/delete_a_b", "").await;
+    assert_eq!((status, &told["data"]["changed"]), (200, &json!(false)), "{told}");
+    now.lock().unwrap()["paths"].as_object_mut().unwrap().remove("/a/b");
+    let (status, told) = service.rest("POST", "/function/refresh/delete_a_b", "").await;
+    assert_eq!((status, &told["code"]), (404, &json!("not_found")), "{told}");
+    assert_eq!(url("delete_a_b").await, "http://127.0.0.1:1/a/b");
+}
+
+#[tokio::test]
+async fn a_function_whose_document_gets_a_version_stays_what_it_is() {
+    let document = json!({
+        "openapi": "3.1.0", "info": { "title": "T", "version": "first" }, "servers": [{ "url": "http://127.0.0.1:1" }],
+        "paths": { "/a": { "get": { "operationId": "vop", "summary": "one", "responses": {} } } }
+    });
+    let (service, _server, now) = with_changing(document).await;
+    assert_eq!(register(&service, "vop", 201).await["data"]["function_id"], "vop");
+    now.lock().unwrap()["info"]["version"] = json!("1.0.0");
+    let refresh = async || {
+        let (status, told) = service.rest("POST", "/function/refresh/vop", "").await;
+        assert_eq!((status, &told["data"]["id"]), (200, &json!("vop")), "{told}");
+        told["data"]["changed"].as_bool().unwrap()
+    };
+    refresh().await;
+    assert!(!refresh().await);
+    now.lock().unwrap()["paths"]["/a"]["get"]["summary"] = json!("two");
+    assert!(refresh().await);
+    assert!(!refresh().await);
 }

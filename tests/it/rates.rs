@@ -104,7 +104,7 @@ impl Engine {
         let acting = self.0.acting_for_itself();
         let execution = acting.execute(Kind::Tool, id, RawObject::new(), Options::default(), None);
         let execution = execution.await.unwrap();
-        let outcome = execution.outcome().await;
+        let outcome = execution.outcome().await.unwrap();
         assert!(outcome.result.is_ok(), "{outcome:?}");
     }
 

@@ -214,6 +214,14 @@ async fn programs_have_secrets_and_none_of_what_they_print_has_one() {
         )
     );
 
+    // The sentence about an output that does not fit is cut: here in the middle of a secret.
+    let mut metadata = shell(&format!("printf '\"{}%s\"' \"$F\"", "0".repeat(299 - BY_FILE.len() / 2)));
+    metadata["output_schema"] = json!({ "type": "integer" });
+    let talk = bench.run("misfit", metadata).await;
+    let (error, code) = talk.error();
+    assert_eq!(code, "invalid_output");
+    assert!(error.ends_with("0[redacted:by_file]…"), "{error}");
+
     let talk = bench.run("no-json", shell("echo \"$F\"")).await;
     assert_eq!(talk.error().1, "invalid_output");
 
@@ -381,7 +389,7 @@ async fn an_mcp_server_has_secrets_and_passes_none_on() {
     assert_eq!(heard, ["called with [redacted:by_file]", "told [redacted:by_file]"]);
     // What is told is cut at 2,048 bytes, in the middle of the value.
     let talk = bench.run("fails", metadata("fails")).await;
-    assert_eq!(talk.error(), (&*format!("{}[redacted:by_file]", "x".repeat(2_040)), "tool_error"));
+    assert_eq!(talk.error(), (&*format!("{}[redacted:by_file]…", "x".repeat(2_040)), "tool_error"));
     bench.assert_no_trace().await;
 }
 

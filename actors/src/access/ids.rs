@@ -4,7 +4,7 @@ use regex::Regex;
 use serde_json::json;
 
 use crate::definition::Kind;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::query::Filter;
 
 /// How many patterns a principal may have, and how long one may be, in bytes.
@@ -44,6 +44,11 @@ impl Ids {
     pub fn has(&self, id: &str) -> bool {
         let patterns = self.patterns.as_ref();
         patterns.is_none_or(|patterns| patterns.iter().any(|(_, regex)| regex.is_match(id)))
+    }
+
+    /// What is told of an id that is none of them.
+    pub fn refusal(&self) -> Error {
+        Error::new(Code::Forbidden, "this key may not use this id")
     }
 
     /// The patterns; none where all ids may be used.

@@ -60,7 +60,7 @@ impl State {
         let (Some(open), Some(records)) = (self.open.get_mut(&uuid), &mut self.records) else { return };
         let is_begun = matches!(open.phase, Phase::Beginning { .. } | Phase::Next(_));
         if is_begun {
-            open.recorded_attempt = open.attempts;
+            open.recorded_attempt = open.begins();
         }
         let (number, accepted_ms) = (open.number, open.accepted_ms);
         records.append(Record::Accepted(Accepted { job, number, accepted_ms, is_begun }));
@@ -88,7 +88,7 @@ impl State {
             if open.is_recorded {
                 tell(caller, Notice::Accepted(uuid));
             }
-            open.callers.push(caller.clone());
+            open.listen(caller.clone());
             return true;
         }
         tell(caller, Notice::Accepted(uuid));
@@ -224,7 +224,7 @@ impl State {
     pub(super) fn attach(&mut self, uuid: Uuid, caller: Caller) -> Attached {
         match self.open.get_mut(&uuid) {
             Some(open) if open.is_recorded => {
-                open.callers.push(caller);
+                open.listen(caller);
                 Attached::Open
             }
             // Nobody can know of it yet but its own caller, who is told otherwise.

@@ -35,7 +35,8 @@ impl State {
     }
 
     fn may_retry(&self, uuid: Uuid) -> bool {
-        self.draining.is_none()
+        // In a drain what is on record goes on at the next start.
+        (self.draining.is_none() || self.records.is_some())
             && self
                 .open
                 .get(&uuid)
@@ -55,6 +56,11 @@ impl State {
         open.phase = Phase::Pausing(entry);
         let (retry, state) = (open.retries, outcome.state.name());
         tracing::info!(%uuid, retry, state, pause_ms = pause.as_millis(), "an execution is tried again");
+        if self.draining.is_some() {
+            open.tell(&Notice::Postponed(uuid));
+            open.callers.clear();
+            return self.answer_drain();
+        }
         self.effects.run(tokio::time::sleep(pause), move |_| Msg::Retry(uuid));
         self.schedule(runtime);
     }

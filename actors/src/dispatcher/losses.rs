@@ -57,7 +57,7 @@ impl State {
             Some(Outcome::interrupted("the executor of this execution failed"))
         } else if self.draining.is_some() {
             Some(Outcome::interrupted("the executor of this execution failed during a shutdown"))
-        } else if open.attempts >= MAX_ATTEMPTS {
+        } else if open.begins() >= MAX_ATTEMPTS {
             Some(Outcome::crash_loop(MAX_ATTEMPTS))
         } else {
             None

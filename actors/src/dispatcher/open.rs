@@ -28,9 +28,9 @@ pub struct Open {
     pub permit: Option<OwnedSemaphorePermit>,
     /// How often it was begun.
     pub attempts: u32,
-    /// Which of these is on record.
+    /// How many of its beginnings are on record.
     pub recorded_attempt: u32,
-    /// Which of these was handed to the journal.
+    /// How many of these were handed to the journal.
     pub written_attempt: u32,
     /// Whether each attempt goes on record before it begins.
     pub records_attempts: bool,
@@ -85,6 +85,19 @@ impl Open {
         }
     }
 
+    /// How often it was begun, but for what failed by itself and was tried again: once more than executors were lost with it.
+    pub fn begins(&self) -> u32 {
+        self.attempts.saturating_sub(self.retries)
+    }
+
+    /// Tells this one its news too. Those that are gone make room before more is taken.
+    pub fn listen(&mut self, caller: Caller) {
+        if self.callers.len() == self.callers.capacity() {
+            self.callers.retain(Caller::is_there);
+        }
+        self.callers.push(caller);
+    }
+
     /// It leaves a stage, and comes into the next.
     pub fn left(&mut self, stage: Stage) {
         let now = Instant::now();
@@ -98,6 +111,11 @@ impl Open {
 
     /// What is known of it: what is not on record yet is not told.
     pub fn snapshot(&self) -> Snapshot {
+        Snapshot { input: self.job.input.text.as_str().into(), ..self.outline() }
+    }
+
+    /// The same without its input, which may be large.
+    pub fn outline(&self) -> Snapshot {
         let progress = match (&self.phase, self.started_ms) {
             (Phase::Running { .. } | Phase::Ending(_), Some(since)) => {
                 Progress::Running(since, self.attempts)
@@ -110,7 +128,7 @@ impl Open {
             id: self.job.definition.id.clone(),
             revision: Some(self.job.definition.number),
             client: self.job.client,
-            input: self.job.input.text.as_str().into(),
+            input: "".into(),
             accepted_ms: self.accepted_ms,
             progress,
         }

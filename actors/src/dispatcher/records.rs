@@ -1,8 +1,8 @@
 //! What is handed to the journal, and kept until it is known to be on disk.
 //!
 //! Each record is an insert that leaves alone what is there, so what may not be written is handed in again: to a journal
-//! that was replaced at once, after a failure at each look. While writing fails nothing new is taken in, which bounds
-//! what is kept.
+//! that was replaced at once, after a failure at each look. While writing fails nothing new is taken in and nothing
+//! begins, which bounds what is kept.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -15,6 +15,9 @@ use crate::journal::{self, Receipt, Record};
 /// How often it is noted where a recovery begins to read.
 const FLOOR: Duration = Duration::from_secs(5);
 
+/// How much may wait to be on disk while executions begin, in bytes.
+const MAX_UNWRITTEN: usize = 64 << 20;
+
 /// How long before now no execution that is to come can have its uuid; one that has lowers the floor again.
 const SLACK_MS: u64 = 10_000;
 
@@ -24,6 +27,8 @@ pub struct Records {
     dispatcher: Ref,
     journal: Option<journal::Ref>,
     unwritten: HashMap<Receipt, Kept>,
+    /// How large these are together.
+    bytes: usize,
     /// Counts what was handed in: its order.
     next: u64,
     is_failing: bool,
@@ -49,6 +54,7 @@ impl Records {
             dispatcher,
             journal: None,
             unwritten: HashMap::new(),
+            bytes: 0,
             next: 0,
             is_failing: false,
             floor: None,
@@ -60,6 +66,11 @@ impl Records {
     /// Whether the last write failed.
     pub fn is_failing(&self) -> bool {
         self.is_failing
+    }
+
+    /// Whether nothing is to begin until more is on disk.
+    pub fn is_full(&self) -> bool {
+        self.is_failing || self.bytes > MAX_UNWRITTEN
     }
 
     /// Whether all that was handed in is on disk.
@@ -79,7 +90,9 @@ impl Records {
         }
         self.is_changed = true;
         let receipt = record.receipt();
-        self.unwritten.insert(receipt, Kept { order: self.next, record, is_sent: false });
+        self.bytes += record.bytes();
+        let replaced = self.unwritten.insert(receipt, Kept { order: self.next, record, is_sent: false });
+        self.bytes -= replaced.map_or(0, |kept| kept.record.bytes());
         self.next += 1;
         if !self.is_failing {
             self.send_one(receipt);
@@ -129,13 +142,15 @@ impl Records {
     }
 
     fn written(&mut self, receipts: &[Receipt]) {
-        for receipt in receipts {
-            self.unwritten.remove(receipt);
-        }
+        receipts.iter().for_each(|receipt| self.forget(receipt));
         if std::mem::take(&mut self.is_failing) {
             tracing::info!("executions are recorded again");
             self.send_all();
         }
+    }
+
+    fn forget(&mut self, receipt: &Receipt) {
+        self.bytes -= self.unwritten.remove(receipt).map_or(0, |kept| kept.record.bytes());
     }
 
     /// Those may be on disk or not. What was accepted is not handed in again: its caller is told that it was not.
@@ -143,7 +158,7 @@ impl Records {
         self.is_failing = true;
         for receipt in receipts {
             match receipt {
-                Receipt::Accepted(_) => drop(self.unwritten.remove(receipt)),
+                Receipt::Accepted(_) => self.forget(receipt),
                 _ => {
                     if let Some(kept) = self.unwritten.get_mut(receipt) {
                         kept.is_sent = false;
@@ -191,11 +206,13 @@ impl State {
 
     pub(super) fn journalled(&mut self, receipts: Vec<Receipt>, is_written: bool) {
         let Some(records) = &mut self.records else { return };
+        let was_full = records.is_full();
         if is_written {
             records.written(&receipts);
         } else {
             records.failed(&receipts);
         }
+        let has_room = was_full && !records.is_full();
         for receipt in receipts {
             match receipt {
                 Receipt::Accepted(uuid) if is_written => self.accepted(uuid),
@@ -204,6 +221,10 @@ impl State {
                 Receipt::Ended(uuid) if is_written => self.ended(uuid),
                 Receipt::Attempt(..) | Receipt::Ended(_) | Receipt::Floor => {}
             }
+        }
+        if has_room {
+            let runtimes: Vec<_> = self.lanes.keys().copied().collect();
+            runtimes.into_iter().for_each(|runtime| self.schedule(runtime));
         }
         self.answer_drain();
     }

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::open::{Open, Phase};
 use super::queue::Entry;
+use super::records::Records;
 use super::{Notice, State};
 use crate::execution::{Job, Runtime, now_ms};
 use crate::journal::Record;
@@ -73,7 +74,8 @@ impl State {
 
     /// Takes the first of the queue out, for its next attempt.
     fn claim(&mut self, runtime: Runtime) -> Option<Entry<Arc<Job>>> {
-        if self.draining.is_some() {
+        // What cannot be recorded is not begun: its outcome would have to be kept, and it would run again after a crash.
+        if self.draining.is_some() || self.records.as_ref().is_some_and(Records::is_full) {
             return None;
         }
         let entry = self.lanes.get_mut(&runtime)?.queue.pop()?;
@@ -117,12 +119,13 @@ impl State {
             return false;
         }
         let Some(records) = &mut self.records else { return true };
-        if !open.records_attempts || open.recorded_attempt >= open.attempts {
+        let begins = open.begins();
+        if !open.records_attempts || open.recorded_attempt >= begins {
             return true;
         }
-        if open.written_attempt < open.attempts {
-            open.written_attempt = open.attempts;
-            records.append(Record::Attempt(uuid, open.attempts));
+        if open.written_attempt < begins {
+            open.written_attempt = begins;
+            records.append(Record::Attempt(uuid, begins));
         }
         false
     }

@@ -130,6 +130,17 @@ pub async fn read(mut response: Response, max_bytes: usize) -> Result<Vec<u8>, U
     Ok(body)
 }
 
+/// As much of an answer's body as comes, up to so many bytes.
+pub async fn beginning(mut response: Response, bytes: usize) -> Vec<u8> {
+    let mut body = Vec::new();
+    while body.len() < bytes
+        && let Ok(Some(chunk)) = response.chunk().await
+    {
+        body.extend_from_slice(&chunk[..chunk.len().min(bytes - body.len())]);
+    }
+    body
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -16,9 +16,11 @@ pub async fn sweep(lease: &Lease, settings: &JournalSettings) -> Result<u64, Sto
     let oldest_ms = now_ms().saturating_sub(settings.keep_hours.saturating_mul(3_600_000));
     let (mut count, mut forgotten) = (lease.outcome_count().await?, 0);
     loop {
-        let outcomes = lease.oldest_outcomes(BATCH).await?;
+        // Those that were accepted first may have ended last: of twice as many, the ones that ended first.
+        let mut outcomes = lease.oldest_outcomes(2 * BATCH).await?;
+        outcomes.sort_by_key(|(_, ended_ms)| *ended_ms);
         let surplus = count.saturating_sub(settings.keep_count);
-        let keys: Vec<String> = (0..)
+        let keys: Vec<String> = (0..BATCH)
             .zip(outcomes)
             .filter(|(place, (_, ended_ms))| *place < surplus || *ended_ms < oldest_ms)
             .map(|(_, (key, _))| key)

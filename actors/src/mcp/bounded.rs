@@ -1,5 +1,5 @@
-//! How large a message of an MCP server may be, on either way: what is larger ends the connection, and is told apart from
-//! a connection that ended otherwise.
+//! What a connection to an MCP server is not let do: a message may be so large, on either way, and a redirect may lead to
+//! what may be reached. Both are told apart from a connection that ended otherwise.
 
 use std::collections::HashMap;
 use std::io;
@@ -18,19 +18,20 @@ use rmcp::transport::streamable_http_client::{
 };
 use tokio::io::{AsyncRead, ReadBuf};
 
-use crate::egress::{Egress, Reach};
+use crate::egress::{Egress, Failure, Reach};
 
 /// The bound of one connection, which each call may set anew.
 #[derive(Debug)]
 pub struct Bound {
     max_bytes: AtomicUsize,
     is_exceeded: AtomicBool,
+    is_denied: AtomicBool,
 }
 
 impl Bound {
     /// A message has this many bytes at most.
     pub fn new(max_bytes: usize) -> Arc<Self> {
-        Arc::new(Self { max_bytes: max_bytes.into(), is_exceeded: false.into() })
+        Arc::new(Self { max_bytes: max_bytes.into(), is_exceeded: false.into(), is_denied: false.into() })
     }
 
     /// From now on it has this many.
@@ -41,6 +42,11 @@ impl Bound {
     /// Whether a message was larger.
     pub fn is_exceeded(&self) -> bool {
         self.is_exceeded.load(Ordering::Acquire)
+    }
+
+    /// Whether the server led to where nothing may go.
+    pub fn is_denied(&self) -> bool {
+        self.is_denied.load(Ordering::Acquire)
     }
 
     fn max_bytes(&self) -> usize {
@@ -175,6 +181,12 @@ impl StreamableHttpClient for Client {
             Err(error @ StreamableHttpError::ResponseBodyTooLarge { .. }) => {
                 self.bound.exceed();
                 Err(error)
+            }
+            Err(StreamableHttpError::Client(error)) => {
+                if matches!(Failure::of(&error), Failure::Denied(_)) {
+                    self.bound.is_denied.store(true, Ordering::Release);
+                }
+                Err(StreamableHttpError::Client(error))
             }
             answered => answered,
         }

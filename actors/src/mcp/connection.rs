@@ -3,6 +3,7 @@
 //! What a server tells beside its answers, its progress and its log, goes to a ring of lines on the way in: there it is
 //! still in its order, and before the answer that it belongs to. The library would hand each to a task of its own.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::Arc;
@@ -176,7 +177,7 @@ impl<T: Transport<RoleClient>> Transport<RoleClient> for Heard<T> {
                 _ => None,
             };
             match line {
-                Some(line) => self.ears.said.push(shortened(&line, self.ears.line_bytes).to_owned()),
+                Some(line) => self.ears.said.push(shortened(&line, self.ears.line_bytes).into_owned()),
                 None => return Some(message),
             }
         }
@@ -220,8 +221,10 @@ fn text(data: &Value) -> String {
     }
 }
 
-fn shortened(text: &str, bytes: usize) -> &str {
-    &text[..text.floor_char_boundary(bytes)]
+/// At most so many bytes of a text; an ellipsis tells that there are more.
+pub fn shortened(text: &str, bytes: usize) -> Cow<'_, str> {
+    let end = text.floor_char_boundary(bytes);
+    if end < text.len() { Cow::Owned(format!("{}…", &text[..end])) } else { Cow::Borrowed(text) }
 }
 
 fn not_begun(error: &ClientInitializeError) -> String {
@@ -257,7 +260,7 @@ fn on_the_way(error: &DynamicTransportError) -> String {
     }
     match inner.downcast_ref::<StreamableHttpError<reqwest::Error>>() {
         Some(StreamableHttpError::Client(error)) => Failure::of(error).to_string(),
-        _ => shortened(&inner.to_string(), MAX_SAID).to_owned(),
+        _ => shortened(&inner.to_string(), MAX_SAID).into_owned(),
     }
 }
 

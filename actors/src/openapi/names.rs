@@ -10,9 +10,9 @@ use crate::spec::{Piece, pieces};
 /// How much of an id is kept free for what makes it unique, in characters.
 const SPARE_CHARS: usize = 8;
 
-/// The name of each operation, in their order: the prefix, and an `operationId` as it stands where it can be a part of
-/// an id. Names that had to be made give way to those that did not.
-pub fn all(operations: &[Operation<'_>], prefix: &str, suffix: &str) -> Result<Vec<String>> {
+/// The name of each operation, in their order, and whether it had to be made: the prefix, and an `operationId` as it stands
+/// where it can be a part of an id. Names that had to be made give way to those that did not.
+pub fn all(operations: &[Operation<'_>], prefix: &str, suffix: &str) -> Result<Vec<(String, bool)>> {
     let fits = |name: &str| check_id(name).is_ok() && check_id(&format!("{name}{suffix}")).is_ok();
     let mut taken = BTreeSet::new();
     let mut names = Vec::new();
@@ -28,7 +28,7 @@ pub fn all(operations: &[Operation<'_>], prefix: &str, suffix: &str) -> Result<V
     let room = MAX_ID_CHARS.saturating_sub(prefix.chars().count() + suffix.chars().count() + SPARE_CHARS);
     let made = operations.iter().zip(names).map(|(operation, name)| {
         if let Some(name) = name {
-            return Ok(name);
+            return Ok((name, false));
         }
         let id = operation.node.text("operationId")?.map(slug).filter(|id| !id.is_empty());
         let candidates = id.into_iter().chain([of_path(operation)]);
@@ -36,7 +36,7 @@ pub fn all(operations: &[Operation<'_>], prefix: &str, suffix: &str) -> Result<V
         let refused = || operation.node.wrong(format!("no id can begin with the prefix {prefix:?}"));
         let name = unique(candidates.find(|name| fits(name)).ok_or_else(refused)?, &taken);
         taken.insert(name.clone());
-        Ok(name)
+        Ok((name, true))
     });
     made.collect()
 }

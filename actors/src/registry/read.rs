@@ -108,7 +108,9 @@ pub async fn search(
             let document =
                 serde_json::from_str(&stored.text).map_err(|error| Error::unavailable(error.to_string()))?;
             if filter.matches(&document) {
-                if found.items.len() == page.limit || bytes > MAX_PAGE_BYTES || Instant::now() >= deadline {
+                // A page that ends says where: it looks at one at least, however late its turn came.
+                let is_late = after.is_some() && Instant::now() >= deadline;
+                if found.items.len() == page.limit || bytes > MAX_PAGE_BYTES || is_late {
                     found.next = walk.cursor(lease, after);
                     return Ok(found);
                 }
@@ -122,7 +124,7 @@ pub async fn search(
                 worked_since = Instant::now();
             }
         }
-        if Instant::now() >= deadline && !walk.is_over() {
+        if after.is_some() && Instant::now() >= deadline && !walk.is_over() {
             found.next = walk.cursor(lease, after);
             return Ok(found);
         }

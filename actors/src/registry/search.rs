@@ -47,7 +47,7 @@ pub struct Hit {
 }
 
 /// What a search finds.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Found {
     /// The best first, and equal ones by their ids.
     pub hits: Vec<Hit>,
@@ -281,7 +281,9 @@ impl View {
     /// The index cannot be read.
     pub fn find(&self, kind: Kind, text: &Text, limit: usize) -> Result<Found, SearchError> {
         let Self { searcher, fields } = self;
-        let Some(query) = fields.query(kind, text, searcher)? else { return Ok(Found::default()) };
+        let Some(query) = fields.query(kind, text, searcher)? else {
+            return Ok(Found { hits: Vec::new(), is_all: true });
+        };
         let mut limit = limit.min(MAX_FOUND);
         loop {
             let found = searcher.search(&*query, &TopDocs::with_limit(limit).order_by_score())?;
@@ -337,7 +339,7 @@ fn opened(folder: Option<&Path>) -> Result<Opened, SearchError> {
         if folder.exists() {
             std::fs::remove_dir_all(folder)?;
         }
-        std::fs::create_dir_all(folder)
+        super::store::private_folder(folder)
     };
     anew().map_err(|error| SearchError(error.to_string()))?;
     in_folder(folder)
@@ -423,6 +425,10 @@ mod tests {
         assert_eq!(found(&search, "resume naive"), ["résumé"]);
         for words in ["wxyzther", "cat", "zzz", "x"] {
             assert_eq!(found(&search, words), [""; 0], "{words}");
+            // Nobody is to look for more of them.
+            let text = Text::parse(&json!({ "$search": words }), "$text").expect("valid");
+            let view = search.view().expect("open");
+            assert!(view.find(Kind::Tool, &text, 100).expect("found").is_all, "{words}");
         }
     }
 

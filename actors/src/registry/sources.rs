@@ -36,6 +36,24 @@ struct Provenance {
     /// When the source's answer was last changed, in the source's words (RFC 9110, 8.8.2).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     last_modified: Option<String>,
+    /// Which operation of an OpenAPI document it is, where its name was made of that, and may become another one's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    operation: Option<String>,
+    /// Where the configuration has its operations called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    base_url: Option<String>,
+}
+
+/// What a source lists.
+struct Listed {
+    /// Its name, by which it may be asked for.
+    name: String,
+    /// Which operation of a document it is.
+    operation: Option<String>,
+    /// Whether that alone is what it is known by.
+    is_made: bool,
+    /// A definition's JSON text.
+    text: String,
 }
 
 /// What one source says.
@@ -103,8 +121,11 @@ pub async fn refresh(
         .ok_or_else(|| conflict(format!("the source {:?} of this {name} is not configured", known.source)))?;
     match in_time(source, ask(egress, source, current.kind, &current.id, &known)).await? {
         Answer::Unchanged => Ok(None),
-        Answer::Definition(now) if is_same(&now, current) => Ok(None),
-        Answer::Definition(now) => Ok(Some(now)),
+        Answer::Definition(now) => {
+            // One that was found by its name has a version in its id by now; it stays the one that it is.
+            let now = Definition { id: current.id.clone(), ..now };
+            Ok(Some(now).filter(|now| !is_same(now, current)))
+        }
         Answer::Nothing => {
             let message = format!("the source {:?} does not have this {name} any more", source.name);
             Err(Error::new(Code::NotFound, message))
@@ -130,7 +151,7 @@ pub async fn list(
     let listing = async {
         let parsed = listed(egress, source, kind, &Provenance::default()).await?;
         let (found, provenance) = parsed.unwrap_or_default();
-        found.into_iter().map(|(_, text)| with_provenance(kind, &text, &provenance)).collect()
+        found.into_iter().map(|listed| listed.definition(kind, &provenance)).collect()
     };
     in_time(source, listing).await
 }
@@ -172,34 +193,61 @@ async fn ask(
     let Some((found, provenance)) = listed(egress, source, kind, known).await? else {
         return Ok(Answer::Unchanged);
     };
-    for (name, text) in found {
-        let definition = with_provenance(kind, &text, &provenance)?;
-        if definition.id == id || name == id {
-            return Ok(Answer::Definition(definition));
+    // What is known by its operation is that one, whatever its name has become, and no other that has its name now.
+    let place = match &known.operation {
+        Some(operation) => found.iter().position(|listed| listed.operation.as_ref() == Some(operation)),
+        None => {
+            let has_id = |listed: &Listed| Definition::parse(kind, &listed.text).is_ok_and(|it| it.id == id);
+            found.iter().position(has_id).or_else(|| found.iter().position(|listed| listed.name == id))
         }
-    }
-    Ok(Answer::Nothing)
+    };
+    let Some(place) = place else { return Ok(Answer::Nothing) };
+    let found = &found[place];
+    Ok(Answer::Definition(match &known.operation {
+        Some(operation) => {
+            let provenance = Provenance { operation: Some(operation.clone()), ..provenance };
+            let definition = with_provenance(kind, &found.text, &provenance)?;
+            Definition { id: id.to_owned(), ..definition }
+        }
+        None => found.definition(kind, &provenance)?,
+    }))
 }
 
-type Listed = (Vec<(String, String)>, Provenance);
+impl Listed {
+    fn definition(&self, kind: Kind, provenance: &Provenance) -> std::result::Result<Definition, Problem> {
+        let operation = self.operation.clone().filter(|_| self.is_made);
+        with_provenance(kind, &self.text, &Provenance { operation, ..provenance.clone() })
+    }
+}
 
-/// What a source lists, each by its name and as a definition's JSON text; nothing where it is what it was.
+/// What a source lists; nothing where it is what it was.
 async fn listed(
     egress: &Egress,
     source: &SourceSettings,
     kind: Kind,
     known: &Provenance,
-) -> std::result::Result<Option<Listed>, Problem> {
+) -> std::result::Result<Option<(Vec<Listed>, Provenance)>, Problem> {
     if kind == Kind::Tool {
         let found = mcp::tools(egress, source).await?;
         // They are asked for by their ids, which have the prefix.
-        let found = found.into_iter().map(|found| (String::new(), found.definition)).collect();
+        let listed = |found: mcp::Found| Listed {
+            name: String::new(),
+            operation: None,
+            is_made: false,
+            text: found.definition,
+        };
+        let found = found.into_iter().map(listed).collect();
         let url = source.mcp_url.as_deref().map(without_credentials);
         return Ok(Some((found, Provenance { source: source.name.clone(), url, ..Provenance::default() })));
     }
     let url = source.openapi.as_deref().ok_or("lists no functions")?;
+    // What a source said of its document says nothing of functions that are called elsewhere now.
+    let is_moved = known.base_url != source.base_url;
+    let known = if is_moved { &Provenance::default() } else { known };
     let (text, provenance) = match document(egress, source, url, known).await? {
-        Document::Text(text, provenance) => (text, provenance),
+        Document::Text(text, provenance) => {
+            (text, Provenance { base_url: source.base_url.clone(), ..provenance })
+        }
         Document::Unchanged => return Ok(None),
         Document::Missing => return Err("has no document at its address".into()),
     };
@@ -210,7 +258,13 @@ async fn listed(
         source: &source.name,
     };
     let found = openapi::functions(&text, &place)?;
-    Ok(Some((found.into_iter().map(|found| (found.name, found.definition)).collect(), provenance)))
+    let listed = |found: openapi::Found| Listed {
+        name: found.name,
+        operation: Some(found.operation),
+        is_made: found.is_made,
+        text: found.definition,
+    };
+    Ok(Some((found.into_iter().map(listed).collect(), provenance)))
 }
 
 /// Fetches a document, unless it is what it was.
@@ -241,6 +295,7 @@ async fn document(
         url: Some(shown),
         etag: said(header::ETAG),
         last_modified: said(header::LAST_MODIFIED),
+        ..Provenance::default()
     };
     let max_bytes = usize::try_from(source.max_bytes).unwrap_or(usize::MAX);
     let body = egress::read(response, max_bytes).await.map_err(|unread| match unread {

@@ -3,6 +3,7 @@
 //! A record keeps the definition's own JSON text, which is the answer, beside the fields that queries need.
 //! Records are addressed by `RecordId`, never by text, so that no id is ever parsed.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -284,7 +285,7 @@ async fn connect(location: &Location, memory: Memory) -> Result<Surreal<Db>, Sto
         None => "mem://".to_owned(),
         Some(folder) => {
             let place = folder.display().to_string();
-            let made = std::fs::create_dir_all(&folder);
+            let made = private_folder(&folder);
             made.map_err(|error| StoreError::Failed(format!("the folder {place} cannot be made: {error}")))?;
             if !is_unlocked(&folder) {
                 return Err(StoreError::Failed(format!("the store {place} is in use by another process")));
@@ -294,12 +295,8 @@ async fn connect(location: &Location, memory: Memory) -> Result<Surreal<Db>, Sto
             format!("surrealkv://{place}?sync={}", sync())
         }
     };
-    let database = opened(&url, memory).await.map_err(|error| match error {
-        StoreError::Failed(problem) => {
-            StoreError::Failed(format!("the store {url} cannot be opened: {problem}"))
-        }
-        exists @ StoreError::Exists => exists,
-    })?;
+    let unopened = |error| StoreError::Failed(format!("the store {url} cannot be opened: {error}"));
+    let database = opened(&url, memory).await.map_err(unopened)?;
     database.use_ns("org").use_db("executor").await?;
     database.query(SCHEMA).await?.check()?;
     database.query(definitions::SCHEMA).await?.check()?;
@@ -349,6 +346,16 @@ async fn check_version(database: &Surreal<Db>) -> Result<(), StoreError> {
             Ok(())
         }
     }
+}
+
+/// Makes a folder that nobody but this user may look into, or makes it so: what executions were given and put out is in it.
+pub(super) fn private_folder(folder: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    let mode = std::fs::metadata(folder)?.permissions().mode();
+    if mode & 0o077 == 0 {
+        return Ok(());
+    }
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(mode & 0o700))
 }
 
 /// Whether the disk takes as much as opening the store may need: its log is written anew where its end is broken.

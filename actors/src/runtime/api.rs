@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use futures_util::{SinkExt, StreamExt};
-use reqwest::header::{CONTENT_TYPE, HeaderMap};
+use reqwest::header::{CONTENT_TYPE, COOKIE, HeaderMap};
 use reqwest::{Method, Response, Url};
 use serde_json::Value;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -34,17 +34,15 @@ pub async fn http(job: &Job, egress: &Egress, bounds: Bounds) -> Result<Produced
     let exchange = async {
         let response = send(job, egress).await?;
         let status = response.status();
+        if !status.is_success() {
+            let said = egress::beginning(response, 4 * MAX_ANSWER_CHARS).await;
+            let said = shortened(String::from_utf8_lossy(&said).trim());
+            return Err(Outcome::failed("http_status", format!("the service answered {status}: {said}")));
+        }
         let body = egress::read(response, bounds.output_bytes).await.map_err(|unread| match unread {
             Unread::TooLarge => too_large(bounds.output_bytes),
             Unread::Broken(problem) => unreachable(&problem),
         })?;
-        if !status.is_success() {
-            let text: String = String::from_utf8_lossy(&body).chars().take(MAX_ANSWER_CHARS).collect();
-            return Err(Outcome::failed(
-                "http_status",
-                format!("the service answered {status}: {}", text.trim()),
-            ));
-        }
         produced(body, &job.definition.spec)
     };
     tokio::time::timeout(bounds.timeout, exchange)
@@ -52,13 +50,12 @@ pub async fn http(job: &Job, egress: &Egress, bounds: Bounds) -> Result<Produced
         .unwrap_or_else(|_| Err(Outcome::timed_out(bounds.timeout)))
 }
 
-/// What an answer that is a success gives. With `parameters`, an empty one is null, and `output` tells how any other
-/// is read.
+/// What an answer that is a success gives. An empty one is null; with `parameters`, `output` tells how any other is read.
 fn produced(body: Vec<u8>, spec: &Spec) -> Result<Produced, Outcome> {
     match (&spec.api.parameters, &spec.mode) {
-        (Some(_), _) if body.iter().all(u8::is_ascii_whitespace) => Ok(Produced::Json(b"null".to_vec())),
-        (None, _) | (Some(_), OutputMode::Json) => unwrapped(body, &spec.api),
-        (Some(_), _) => Ok(Produced::Bytes(body)),
+        _ if body.iter().all(u8::is_ascii_whitespace) => Ok(Produced::Json(b"null".to_vec())),
+        (None, _) | (Some(_), OutputMode::Json) => unwrapped(body, &spec.api).map(Produced::Json),
+        (Some(_), _) => unwrapped(body, &spec.api).map(Produced::Bytes),
     }
 }
 
@@ -73,7 +70,11 @@ async fn send(job: &Job, egress: &Egress) -> Result<Response, Outcome> {
     let mut headers = parts.headers;
     for (name, value) in &*job.secrets.headers(&spec.headers)? {
         let (name, value) = header(name, value)?;
-        headers.append(name, value);
+        // A request has one line of cookies (RFC 6265, 5.4).
+        match headers.get(&name).filter(|_| name == COOKIE) {
+            Some(given) => drop(headers.insert(name, request::cookies(&[value, given.clone()]))),
+            None => drop(headers.append(name, value)),
+        }
     }
     if let Ok(uuid) = HeaderValue::from_str(&job.uuid.to_string()) {
         headers.append("x-org-execution", uuid);
@@ -102,28 +103,39 @@ fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), Outcome>
 fn whole(job: &Job, method: &Method) -> Result<Request, Outcome> {
     let mut url = parsed(&job.definition.spec.api)?;
     let has_body = !matches!(*method, Method::GET | Method::HEAD);
-    if !has_body && let Some(input) = job.input.value().as_object().filter(|input| !input.is_empty()) {
-        let mut query = url.query_pairs_mut();
-        for (name, value) in input {
-            query.append_pair(name, &parameter(value));
+    if !has_body {
+        let input = job.input.members();
+        if !input.is_empty() {
+            let mut query = url.query_pairs_mut();
+            for (name, value) in &input {
+                query.append_pair(name, &json::plain(value));
+            }
         }
+        request::check_length(&url)?;
     }
     Ok(Request { url, headers: HeaderMap::new(), body: has_body.then(|| job.input.text.clone()) })
 }
 
-/// A string as it is, anything else as JSON.
-fn parameter(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+/// So much of what a service said; an ellipsis tells that it said more.
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(MAX_ANSWER_CHARS) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
 }
 
 /// With `unwrap`, the `data` of an answer `{"success":true,"data":…}`; one that says `false` is a failure.
-fn unwrapped(body: Vec<u8>, spec: &ApiSpec) -> Result<Produced, Outcome> {
+fn unwrapped(body: Vec<u8>, spec: &ApiSpec) -> Result<Vec<u8>, Outcome> {
     let envelope = if spec.unwrap { serde_json::from_slice::<Value>(&body).ok() } else { None };
     let Some(envelope) = envelope.filter(|envelope| envelope.get("success").is_some()) else {
-        return Ok(Produced::Json(body));
+        return Ok(body);
     };
     if envelope["success"] != Value::Bool(true) {
-        let error = envelope.get("error").map_or_else(|| "it did not say why".to_owned(), parameter);
+        let error = match envelope.get("error") {
+            None => "it did not say why".to_owned(),
+            Some(Value::String(error)) => shortened(error),
+            Some(error) => shortened(&error.to_string()),
+        };
         return Err(Outcome::failed(
             "service_failed",
             format!("the service answered that it failed: {error}"),
@@ -132,7 +144,7 @@ fn unwrapped(body: Vec<u8>, spec: &ApiSpec) -> Result<Produced, Outcome> {
     let text = std::str::from_utf8(&body).unwrap_or_default();
     let data = json::members(text).ok().and_then(|mut members| members.remove("data"));
     let missing = || Outcome::failed("invalid_output", "the service's answer has no `data`");
-    data.map(|raw| Produced::Json(raw.get().into())).ok_or_else(missing)
+    data.map(|raw| raw.get().into()).ok_or_else(missing)
 }
 
 /// Sends the input to a WebSocket service; the first message that comes back is the output.
@@ -177,7 +189,7 @@ pub async fn websocket(job: &Job, egress: &Egress, bounds: Bounds) -> Result<Pro
         };
         // The answer is there; how the closing goes does not matter.
         let _ = socket.close(None).await;
-        unwrapped(answer, &job.definition.spec.api)
+        unwrapped(answer, &job.definition.spec.api).map(Produced::Json)
     };
     tokio::time::timeout(bounds.timeout, exchange)
         .await

@@ -84,7 +84,7 @@ struct Order {
 impl Order {
     fn of(job: &Job) -> Result<Self, Outcome> {
         let spec = &job.definition.spec;
-        let input = job.input.value();
+        let input = job.input.members();
         let own = spec.program.env.iter().map(|(name, value)| (name.clone(), value.clone()));
         // After the definition's own, which must not hide whose run this is.
         let ours = [("ORG_EXECUTION", job.uuid.to_string()), ("ORG_DEFINITION", job.definition.id.clone())];

@@ -18,6 +18,17 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// What only the owner can enter.
 const PRIVATE: u32 = 0o700;
 
+/// Removes the working folders below this one that an earlier process left. What bears another name is somebody else's.
+pub fn remove_left(parent: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(parent)? {
+        let entry = entry?;
+        if entry.file_name().to_str().is_some_and(|name| Uuid::parse_str(name).is_ok()) {
+            remove_tree(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// A working folder; removed when this is dropped.
 #[derive(Debug)]
 pub struct Folder {

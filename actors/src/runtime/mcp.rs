@@ -27,6 +27,7 @@ use super::program;
 use super::stop::Stop;
 use crate::egress::{Failure, Reach};
 use crate::execution::{EGRESS_DENIED, Job, Outcome};
+use crate::json;
 use crate::log::LogRing;
 use crate::mcp::{Bound, Connection, Ears, Way, in_words};
 use crate::secrets::Granted;
@@ -99,6 +100,7 @@ impl Warm {
         bounds: Bounds,
         stop: &mut Stop,
     ) -> Result<Produced, Outcome> {
+        check_numbers(job)?;
         let server = Server::of(job, context)?;
         let mut lines = Lines::of(job, context);
         if self.link.as_ref().is_some_and(|link| link.server != server) || self.is_gone() {
@@ -110,8 +112,12 @@ impl Warm {
             Ok(result) => answer::read(result, &bounds),
             Err(Failed::Call(outcome)) => Err(outcome),
             Err(Failed::Link(outcome)) => {
+                let bound = self.link.as_ref().map(|link| link.connection.ears.bound.clone());
                 self.end().await;
-                Err(outcome)
+                Err(match bound {
+                    Some(bound) => denied_where(&bound, outcome),
+                    None => outcome,
+                })
             }
         }
     }
@@ -265,7 +271,7 @@ impl Server {
             failed("the definition names no MCP server: it has neither `url` nor `entrypoint`".into())
         })?;
         let path = program::find(entrypoint, &context.path).map_err(failed)?;
-        let input = job.input.value();
+        let input = job.input.members();
         let args = spec.program.args.iter().map(|template| template.render(&input)).collect();
         // It serves many executions, so that it is told of none. Many servers keep what they fetch below their home.
         let mut env: BTreeMap<String, String> = [("PATH".to_owned(), context.path.clone())].into();
@@ -288,10 +294,20 @@ async fn reach(server: Server, ears: Ears, context: &Context, stop: &mut Stop) -
             Failure::Astray(problem) | Failure::Unreachable(problem) => unreachable(&problem),
         })?;
         let way = Way { egress: context.egress.clone(), reach: Reach::Listed };
-        Connection::over_http(way, url, headers, ears).await.map_err(|problem| unreachable(&problem))
+        let bound = ears.bound.clone();
+        let connected = Connection::over_http(way, url, headers, ears).await;
+        connected.map_err(|problem| denied_where(&bound, unreachable(&problem)))
     };
     let connection = stop.or(connecting).await?;
     Ok(Link { server, connection, process: None })
+}
+
+/// Refuses a number that the library would hand on as another one.
+fn check_numbers(job: &Job) -> Result<(), Outcome> {
+    let Some(number) = json::rounded(&job.input.text) else { return Ok(()) };
+    let number = json::shown(number);
+    let message = format!("the number {number} cannot be given to an MCP server without being rounded");
+    Err(Outcome::failed("invalid_input", message))
 }
 
 /// The tool and its arguments.
@@ -319,6 +335,14 @@ fn told(
         }
         Ok(Err(error)) => Err(in_words(&error)),
         Err(_) => Err(in_words(&ServiceError::TransportClosed)),
+    }
+}
+
+/// The outcome of a connection that ended, which is another one where it led to what may not be reached.
+fn denied_where(bound: &Bound, outcome: Outcome) -> Outcome {
+    match outcome.result {
+        Err(failure) if bound.is_denied() => Outcome::failed(EGRESS_DENIED, failure.message),
+        result => Outcome { result, ..outcome },
     }
 }
 

@@ -1,7 +1,6 @@
 //! How what a run produced becomes its output: by the definition's output mode, and checked by its schema. Pure.
 
 use serde_json::Value;
-use serde_json::value::RawValue;
 
 use crate::execution::Outcome;
 use crate::json;
@@ -59,13 +58,13 @@ fn document(text: &str) -> Result<String, Outcome> {
     if text.is_empty() {
         return Err(invalid("the output is empty, and one JSON document was expected".into()));
     }
-    // Without a `Value`, which takes many times the room of its text.
-    let raw: &RawValue = serde_json::from_str(text)
-        .map_err(|error| invalid(format!("the output is not one JSON document: {error}")))?;
-    if json::depth(text) > json::MAX_DEPTH {
-        return Err(invalid(format!("the output is nested deeper than {} levels", json::MAX_DEPTH)));
-    }
-    Ok(json::compact(raw.get()))
+    json::check(text).map_err(|error| {
+        invalid(match json::depth(text) {
+            0..=json::MAX_DEPTH => format!("the output is {error}"),
+            _ => format!("the output is nested deeper than {} levels", json::MAX_DEPTH),
+        })
+    })?;
+    Ok(json::compact(text))
 }
 
 fn invalid(message: String) -> Outcome {
@@ -109,7 +108,10 @@ mod tests {
         for (produced, why) in [
             (bytes(""), "empty"),
             (bytes("{} {}"), "trailing characters"),
-            (bytes("nonsense"), "not one JSON document"),
+            (bytes("nonsense"), "the output is not valid JSON"),
+            (bytes(r#"{"b":1,"b":1}"#), "the key \"b\" stands twice"),
+            (bytes(r#"{"b":"\ud800"}"#), "column"),
+            (bytes(r#"{"b":1e400}"#), "number out of range"),
             (bytes(&deep), "nested deeper than 127 levels"),
             (Produced::Bytes(vec![b'"', 0xff, b'"']), "UTF-8 at byte 1"),
             (bytes(r#"{"a":"x"}"#), "/a: "),

@@ -153,7 +153,7 @@ fn arguments(job: &Job, located: &Located, files: Option<&Files>, view: &View<'_
     }
     let templates = &job.definition.spec.program.args;
     if !templates.is_empty() {
-        let input = job.input.value();
+        let input = job.input.members();
         args.extend(templates.iter().map(|template| template.render(&input)));
     }
     args
@@ -171,7 +171,7 @@ fn reads_input(job: &Job) -> bool {
 /// What a program gets on its standard input.
 pub fn stdin_text(job: &Job) -> String {
     match &job.definition.spec.program.stdin {
-        Stdin::Text(template) => template.render(&job.input.value()),
+        Stdin::Text(template) => template.render(&job.input.members()),
         Stdin::Json => job.input.text.clone(),
         Stdin::None => String::new(),
     }

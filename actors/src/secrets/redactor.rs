@@ -1,6 +1,7 @@
 //! Finds the secrets of an execution in what comes out of it, and puts their names in their place. Pure.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind, Match, MatchKind};
 use serde_json::value::RawValue;
@@ -10,6 +11,9 @@ use crate::json;
 
 /// How much of a form at the end of a text is enough: texts are cut, in the middle of a secret too.
 const MIN_CUT: usize = 4;
+
+/// What this service puts where it cuts a text that goes on behind it.
+const ELLIPSIS: &str = "…";
 
 /// Finds all forms of some secrets at once.
 #[derive(Debug)]
@@ -22,6 +26,8 @@ struct Forms {
     /// `[redacted:NAME]`.
     marks: Vec<String>,
     longest: usize,
+    /// Finds what all forms begin with.
+    beginnings: AhoCorasick,
 }
 
 impl std::fmt::Debug for Forms {
@@ -52,7 +58,10 @@ impl Redactor {
             .kind(Some(AhoCorasickKind::ContiguousNFA))
             .build(all.iter().map(|(form, _)| form))?;
         let longest = all.iter().map(|(form, _)| form.len()).max().unwrap_or_default();
-        Ok(Some(Self(Box::new(Forms { matcher, forms: all, marks, longest }))))
+        let begun: BTreeSet<&[u8]> =
+            all.iter().filter_map(|(form, _)| form.as_bytes().get(..MIN_CUT)).collect();
+        let beginnings = AhoCorasick::builder().kind(Some(AhoCorasickKind::ContiguousNFA)).build(begun)?;
+        Ok(Some(Self(Box::new(Forms { matcher, forms: all, marks, longest, beginnings }))))
     }
 
     /// The text without the secrets.
@@ -72,21 +81,46 @@ impl Redactor {
         Cow::Owned(out)
     }
 
-    /// The same of a text that may have been cut: the beginning of a secret at its end goes too.
+    /// The same of a text that may have been cut, at its end or where an ellipsis tells it: the beginning of a secret there goes
+    /// too.
     pub fn cut<'t>(&self, text: &'t str) -> Cow<'t, str> {
-        let end = self.0.matcher.find_iter(text).last().map_or(0, |found| found.end());
-        let begun = |(form, mark): &(String, usize)| {
-            let most = form.len().min(text.len() - end + 1).saturating_sub(1);
-            let lengths = (MIN_CUT..=most).rev();
-            let length =
-                lengths.into_iter().find(|length| text.as_bytes().ends_with(&form.as_bytes()[..*length]));
-            length.map(|length| (length, *mark))
+        match self.text(text) {
+            Cow::Borrowed(text) => self.without_begun(text, true),
+            Cow::Owned(text) => Cow::Owned(self.without_begun(&text, true).into_owned()),
+        }
+    }
+
+    /// A text in which none stands as a whole, without those that are begun before an ellipsis, or before its end.
+    fn without_begun<'t>(&self, text: &'t str, is_cut: bool) -> Cow<'t, str> {
+        let (mut out, mut done) = (String::new(), 0);
+        for hit in self.0.beginnings.find_overlapping_iter(text) {
+            if hit.start() < done {
+                continue;
+            }
+            let Some((end, mark)) = self.begun(text, hit.start(), is_cut) else { continue };
+            out.push_str(&text[done..hit.start()]);
+            out.push_str(&self.0.marks[mark]);
+            done = end;
+        }
+        if done == 0 {
+            return Cow::Borrowed(text);
+        }
+        out.push_str(&text[done..]);
+        Cow::Owned(out)
+    }
+
+    /// Where the text was cut in a secret that begins here, and which one that is; the last such place.
+    fn begun(&self, text: &str, start: usize, is_cut: bool) -> Option<(usize, usize)> {
+        let window = text.floor_char_boundary(text.len().min(start + self.0.longest + ELLIPSIS.len()));
+        let ellipses = text[start..window].match_indices(ELLIPSIS).map(|(at, _)| start + at);
+        let ends = ellipses.chain((is_cut && window == text.len()).then_some(text.len()));
+        let begun = |end: usize| {
+            let piece = &text.as_bytes()[start..end];
+            let is_begun = |form: &str| form.len() > piece.len() && form.as_bytes().starts_with(piece);
+            let found = self.0.forms.iter().find(|(form, _)| is_begun(form));
+            found.filter(|_| piece.len() >= MIN_CUT).map(|(_, mark)| (end, *mark))
         };
-        let Some((length, mark)) = self.0.forms.iter().filter_map(begun).max() else {
-            return self.text(text);
-        };
-        let start = text.floor_char_boundary(text.len() - length);
-        Cow::Owned(format!("{}{}", self.text(&text[..start]), self.0.marks[mark]))
+        ends.filter_map(begun).last()
     }
 
     /// The same of one JSON document, which stays one: what is found in a string is replaced within it, however it is
@@ -124,7 +158,11 @@ impl Redactor {
     pub fn line<'t>(&self, line: &'t str) -> Cow<'t, str> {
         let is_document =
             line.starts_with(['{', '[', '"']) && serde_json::from_str::<&RawValue>(line).is_ok();
-        if is_document { Cow::Owned(self.document(line)) } else { self.text(line) }
+        let line = if is_document { Cow::Owned(self.document(line)) } else { self.text(line) };
+        match self.without_begun(&line, false) {
+            Cow::Borrowed(_) => line,
+            Cow::Owned(line) => Cow::Owned(line),
+        }
     }
 
     /// For what comes in pieces.
@@ -282,6 +320,22 @@ mod tests {
             assert_eq!(redactor.cut(&cut), "[redacted:token] and [redacted:token]", "{length}");
         }
         assert_eq!(redactor.cut("nothing of it: cä"), "nothing of it: cä");
+        // An ellipsis tells of a cut wherever it stands.
+        let begun = &TOKEN[..TOKEN.floor_char_boundary(8)];
+        let text = format!("{TOKEN}… and {begun}…: {begun}");
+        let told = format!("[redacted:token]… and [redacted:token]…: {begun}");
+        assert_eq!(redactor.line(&text), told);
+        assert_eq!(redactor.line(&json::quote(&text)), json::quote(&told));
+        assert_eq!(redactor.cut(&text), "[redacted:token]… and [redacted:token]…: [redacted:token]");
+        assert_eq!(redactor.cut("nothing… of it…"), "nothing… of it…");
+        // Also where it has one itself.
+        let odd = Redactor::new([("odd", "abcd…efgh…ijklmnop")].into_iter()).expect("few").expect("one");
+        for text in ["abcd…efgh…ijklmno", "abcd…efgh…", "abcd…", "abcd…efgh…ijklmnop"] {
+            let told = odd.cut(text).into_owned();
+            assert!(["[redacted:odd]", "[redacted:odd]…"].contains(&told.as_str()), "{text}: {told}");
+        }
+        let begun = format!("{}{}", "…".repeat(100_000), "abcd".repeat(100_000));
+        assert_eq!(odd.cut(&begun).len(), begun.len() - 4 + "[redacted:odd]".len());
         assert_eq!(redactor.cut(TOKEN), "[redacted:token]");
         assert_eq!(redactor.cut(""), "");
     }

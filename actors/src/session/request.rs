@@ -94,15 +94,13 @@ fn plain_text(json: &str) -> Option<&str> {
 /// The client's name of a request; a number as it is written.
 fn name(value: &Value, text: &str) -> Result<Option<Arc<str>>> {
     let wrong = |problem: &str| Err(Error::invalid(format!("`id` is {problem}")).at("id"));
-    match value.get("id") {
-        None => Ok(None),
-        Some(id @ (Value::String(_) | Value::Number(_))) => {
-            let written = json::members(text)?.remove("id").filter(|_| id.is_number());
-            let id = written.map_or_else(|| id.to_string(), |number| number.get().to_owned());
-            if id.len() > MAX_ID { wrong("longer than 256 bytes") } else { Ok(Some(id.into())) }
-        }
-        Some(other) => wrong(&format!("{}, not a string or a number", json::type_name(other))),
-    }
+    let id = match value.get("id") {
+        None => return Ok(None),
+        Some(id @ Value::String(_)) => id.to_string(),
+        Some(Value::Number(_)) => json::members(text)?["id"].get().to_owned(),
+        Some(other) => return wrong(&format!("{}, not a string or a number", json::type_name(other))),
+    };
+    if id.len() > MAX_ID { wrong("longer than 256 bytes") } else { Ok(Some(id.into())) }
 }
 
 fn one_of_many(value: &Value, text: &str) -> Result<Asked> {

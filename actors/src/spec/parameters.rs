@@ -121,6 +121,7 @@ pub(super) fn parse(
     for parameter in parameters.iter().filter(|parameter| parameter.position == Position::Header) {
         parameter.check_header(headers)?;
     }
+    check_names(&parameters)?;
     check_url(url, &parameters)?;
     Ok(Some(parameters))
 }
@@ -175,6 +176,23 @@ impl Parameter {
         };
         Err(Error::invalid(format!("{name:?} {problem}")).at(format!("parameters.{}", self.property)))
     }
+}
+
+/// A place in the path, and a header, takes one value.
+fn check_names(parameters: &[Parameter]) -> Result<()> {
+    let mut taken = BTreeMap::new();
+    for parameter in parameters {
+        let name = match parameter.position {
+            Position::Path => parameter.name.clone(),
+            Position::Header => parameter.name.to_ascii_lowercase(),
+            Position::Query | Position::Cookie => continue,
+        };
+        if let Some(other) = taken.insert((parameter.position, name), &parameter.property) {
+            let message = format!("{:?} is set by {other:?} too", parameter.name);
+            return Err(Error::invalid(message).at(format!("parameters.{}", parameter.property)));
+        }
+    }
+    Ok(())
 }
 
 /// Whether a header is the connection's or the body's.
@@ -306,6 +324,8 @@ mod tests {
             ("http://h/", json!([]), "parameters"),
             ("http://h/", json!({"a": "body"}), "parameters.a"),
             ("http://h/", json!({"a": 1}), "parameters.a"),
+            ("http://h/", json!({"X-A": "header", "b": {"in": "header", "name": "x-a"}}), "parameters.b"),
+            ("http://h/{a}", json!({"a": "path", "b": {"in": "path", "name": "a"}}), "parameters.b"),
             ("http://h/", json!({"a": {"in": 5}}), "parameters.a.in"),
             ("http://h/", json!({"a": {}}), "parameters.a"),
             ("http://h/", json!({"a": {"in": "query", "style": "simple"}}), "parameters.a"),

@@ -106,6 +106,11 @@ fn in_headers(secrets: &BTreeMap<String, String>, api: &ApiSpec) -> Result<()> {
                 let message = format!("`{place}` wants {name:?}, which is not among `secrets`");
                 return Err(Error::invalid(message).at(&place));
             }
+            if header.eq_ignore_ascii_case("content-type") {
+                let message =
+                    format!("`{place}`: the content type goes wherever the body goes, and holds no secret");
+                return Err(Error::invalid(message).at(&place));
+            }
             used.push(name);
         }
     }
@@ -238,6 +243,10 @@ mod tests {
             (json!({ "secrets": ["a"], "stdin": "x{{ secrets.a }}" }), "stdin"),
             (json!({ "secrets": ["a"], "env": { "B": "{{secrets.a}}" } }), "env"),
             (json!({ "runtime": "http", "url": url, "secrets": ["a"] }), "secrets.a"),
+            (
+                json!({ "runtime": "http", "url": url, "headers": { "Content-Type": "a/b; x={{secrets.a}}" }, "secrets": ["a"] }),
+                "headers.Content-Type",
+            ),
             (json!({ "runtime": "websocket", "url": "wss://h/", "secrets": ["a"] }), "secrets.a"),
             (json!({ "runtime": "mcp", "url": url, "secrets": ["a"] }), "secrets.a"),
             (json!({ "runtime": "http", "url": "https://h/?t={{secrets.a}}", "secrets": ["a"] }), "url"),

@@ -29,7 +29,7 @@ use crate::version;
 
 mod recorded;
 
-use recorded::{unauthorized, written};
+use recorded::{registered, unauthorized, written};
 
 /// What shows an execution: who may run one has to see how it ended.
 const FOLLOW: [Scope; 2] = [Scope::Read, Scope::Execute];
@@ -238,8 +238,9 @@ impl Acting {
         self.may(Action::DefinitionRegister, kind.subject(id), &[Scope::Write])?;
         self.may_name(Action::DefinitionRegister, kind, id)?;
         let (system, subject, id) = (self.system.clone(), kind.subject(id).to_string(), id.to_owned());
-        let register = async move { system.register(kind, &id).await };
-        self.recorded(Action::DefinitionRegister, subject, register, written).await
+        let ids = self.principal.ids().clone();
+        let register = async move { system.register(kind, &id, ids).await };
+        self.recorded(Action::DefinitionRegister, subject, register, registered).await
     }
 
     /// Fetches a definition again from the source that it came from, and tells whether that made a new revision.
@@ -365,9 +366,13 @@ impl Acting {
     /// # Errors
     /// `forbidden`, `not_found`, `unavailable`.
     pub async fn cancel(&self, uuid: Uuid) -> Result<Cancelled> {
-        self.may(Action::ExecutionCancel, uuid, &[Scope::Execute])?;
-        self.owns(Action::ExecutionCancel, uuid).await?;
+        self.may_cancel(uuid).await?;
         self.cancel_own(uuid).await
+    }
+
+    async fn may_cancel(&self, uuid: Uuid) -> Result<()> {
+        self.may(Action::ExecutionCancel, uuid, &[Scope::Execute])?;
+        self.owns(Action::ExecutionCancel, uuid).await
     }
 
     /// The same, and comes back when its end is on record: from then on it does not run, whatever dies.
@@ -375,8 +380,7 @@ impl Acting {
     /// # Errors
     /// `forbidden`, `not_found`, `unavailable`.
     pub async fn cancel_for_good(&self, uuid: Uuid) -> Result<Cancelled> {
-        self.may(Action::ExecutionCancel, uuid, &[Scope::Execute])?;
-        self.owns(Action::ExecutionCancel, uuid).await?;
+        self.may_cancel(uuid).await?;
         let system = self.system.clone();
         self.cancel_recorded(uuid, async move { system.cancel_for_good(uuid).await }).await
     }
@@ -491,12 +495,21 @@ impl Acting {
         self.system.verify_audit(noted).await
     }
 
-    /// Refuses who is bound to some ids: another key would not be.
+    /// Refuses who may not read what is measured, which names the definitions of all.
+    ///
+    /// # Errors
+    /// `forbidden`.
+    pub fn may_measure(&self) -> Result<()> {
+        self.may(Action::ServiceRead, "metrics", &[Scope::Read])?;
+        self.may_beyond_ids(Action::ServiceRead, "metrics")
+    }
+
+    /// Refuses who is bound to some ids what goes beyond them: the metrics, and keys that would not be bound.
     fn may_beyond_ids(&self, action: Action, subject: impl fmt::Display) -> Result<()> {
         if self.principal.ids().patterns().is_none() {
             return Ok(());
         }
-        let error = Error::new(Code::Forbidden, "who is bound to some ids makes and revokes no keys");
+        let error = Error::new(Code::Forbidden, "who is bound to some ids may not do what goes beyond them");
         self.trail().refused(&self.origin, action, subject, &error);
         Err(error)
     }

@@ -35,6 +35,11 @@ impl System {
         if tokio::time::timeout(grace, quiet).await.is_err() {
             tracing::warn!(grace_ms = grace.as_millis(), "the grace is over, and what still runs is ended");
             names.tell(&names.dispatcher(), dispatcher::Msg::Interrupt);
+            // It answers once these ends are on record, and told.
+            let recorded = self.call::<dispatcher::Msg, _>(&dispatcher, dispatcher::Msg::Drain);
+            if tokio::time::timeout(STOP, recorded).await.is_err() {
+                tracing::warn!("what was ended is not on record in time");
+            }
         }
         self.wait_for_sessions().await;
         self.stop::<sessions::Msg>(&names.sessions()).await;

@@ -32,27 +32,32 @@ pub struct Execution {
 
 impl Execution {
     /// Waits for its end. Where the service shuts down before, the outcome says so, and whether it runs later.
-    pub async fn outcome(mut self) -> Outcome {
+    ///
+    /// # Errors
+    /// `unavailable`: it goes on, and what becomes of it cannot be followed at the moment.
+    pub async fn outcome(mut self) -> Result<Outcome> {
         loop {
             match self.news.recv().await {
-                Some(Notice::Finished(_, outcome)) => return outcome,
-                Some(Notice::Postponed(_)) => return postponed(),
+                Some(Notice::Finished(_, outcome)) => return Ok(outcome),
+                Some(Notice::Postponed(_)) => return Ok(postponed()),
                 Some(_) => {}
                 // The dispatcher is gone, and its successor may know.
                 None => match self.system.attach(self.uuid).await {
                     Ok(Following::News(news)) => self.news = news,
-                    Ok(Following::Ended(outcome)) => return outcome,
-                    Err(_) => {
-                        return Outcome::interrupted("the dispatcher failed while it held this execution");
+                    Ok(Following::Ended(outcome)) => return Ok(outcome),
+                    Err(error) if error.code() == Code::NotFound => {
+                        let lost = "the dispatcher failed while it held this execution";
+                        return Ok(Outcome::interrupted(lost));
                     }
+                    Err(error) => return Err(error),
                 },
             }
         }
     }
 
-    /// Waits for its end, for so long; none where it goes on.
+    /// Waits for its end, for so long; none where it goes on, or may.
     pub async fn outcome_within(self, patience: Duration) -> Option<Outcome> {
-        let outcome = tokio::time::timeout(patience, self.outcome()).await.ok()?;
+        let outcome = tokio::time::timeout(patience, self.outcome()).await.ok()?.ok()?;
         (outcome != postponed()).then_some(outcome)
     }
 }
@@ -127,7 +132,7 @@ impl System {
         let outcome = async {
             match self.attach(uuid).await? {
                 Following::News(news) => {
-                    Ok(Execution { uuid, warning: None, system: self.clone(), news }.outcome().await)
+                    Execution { uuid, warning: None, system: self.clone(), news }.outcome().await
                 }
                 Following::Ended(outcome) => Ok(outcome),
             }

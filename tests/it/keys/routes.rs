@@ -193,7 +193,9 @@ async fn beyond_its_ids(locked: &Locked, routes: &[(String, String)]) -> usize {
     for definition in &owned {
         locked.create(definition).await;
     }
-    let (_, answer) = locked.ask(Some(&owner), "POST", "/tool/owned-by-another/execute", "{}").await;
+    // To its end, from which on it is counted too.
+    let run = "/tool/owned-by-another/execute?wait=30";
+    let (_, answer) = locked.ask(Some(&owner), "POST", run, "{}").await;
     let uuid = answer["data"]["uuid"].as_str().unwrap_or_else(|| panic!("{answer}"));
     let (other, _) = locked.key(&["read", "write", "execute"], json!({ "ids": ["theirs-*"] })).await;
     let mut seen = 0;

@@ -74,6 +74,14 @@ struct ExecutionRow {
     idempotency: Option<String>,
 }
 
+/// How long the input of an execution is, in characters.
+#[derive(Debug, SurrealValue)]
+#[surreal(crate = "surrealdb::types")]
+struct SizeRow {
+    key: String,
+    length: u64,
+}
+
 /// The execution under an idempotency key; its name is a hash of that and of the definition's id.
 #[derive(Debug, SurrealValue)]
 #[surreal(crate = "surrealdb::types")]
@@ -238,9 +246,14 @@ impl Store {
         {
             *attempts.entry(row.execution).or_default() += 1;
         }
-        let mut rows: Vec<ExecutionRow> =
-            self.all("SELECT * FROM", "execution", &before, |row: &ExecutionRow| row.key.clone()).await?;
-        rows.retain(|row| !ended.contains(&row.key));
+        // Most have ended, and their inputs may be large: only what is open is read.
+        let mut keys: Vec<String> =
+            self.all("SELECT VALUE key FROM", "execution", &before, Clone::clone).await?;
+        keys.retain(|key| !ended.contains(key));
+        let mut rows: Vec<ExecutionRow> = Vec::with_capacity(keys.len());
+        for some in keys.chunks(200) {
+            rows.extend(self.recorded(some).await?);
+        }
         rows.sort_by_key(|row| row.number);
         let revisions = self.revisions(rows.iter().map(|row| row.revision.as_str())).await?;
         let last = rows.last().map_or(0, |row| row.number);
@@ -283,15 +296,32 @@ impl Store {
     pub async fn executions(&self, before: Option<Uuid>, limit: u64) -> Result<Vec<Snapshot>, StoreError> {
         // A range of records is cut before it is sorted, and cannot be read from its end. So what came after is passed, a
         // microsecond each.
-        let sql = match before {
-            Some(_) => "SELECT * FROM execution WHERE id < $before ORDER BY id DESC LIMIT $limit",
-            None => "SELECT * FROM execution ORDER BY id DESC LIMIT $limit",
-        };
+        let before_it = if before.is_some() { "WHERE id < $before" } else { "" };
+        let sql = format!(
+            "SELECT key, length FROM (SELECT id, key, string::len(input) AS length FROM execution {before_it} \
+             ORDER BY id DESC LIMIT $limit)"
+        );
         let before = before.map_or_else(String::new, |uuid| uuid.to_string());
         let before = RecordId::new("execution", before).into_value();
         let bound = vec![("before", before), ("limit", limit.into_value())];
-        let rows: Vec<ExecutionRow> = self.rows(sql, bound).await?;
+        let sizes: Vec<SizeRow> = self.rows(&sql, bound).await?;
+        // Only as many as a page has room for, and one at least.
+        let mut bytes = 0;
+        let fits = |size: &SizeRow| {
+            let fits = bytes <= PAGE_BYTES;
+            bytes += usize::try_from(size.length).unwrap_or(usize::MAX);
+            fits
+        };
+        let keys: Vec<String> = sizes.into_iter().take_while(fits).map(|size| size.key).collect();
+        let mut rows = self.recorded(&keys).await?;
+        rows.sort_by(|left, right| right.key.cmp(&left.key));
         self.with_outcomes(rows, PAGE_BYTES).await
+    }
+
+    /// The records of these executions.
+    async fn recorded(&self, keys: &[String]) -> Result<Vec<ExecutionRow>, StoreError> {
+        let records: Vec<_> = keys.iter().map(|key| RecordId::new("execution", key.as_str())).collect();
+        self.rows("SELECT * FROM $records", vec![("records", records.into_value())]).await
     }
 
     /// How many outcomes there are.

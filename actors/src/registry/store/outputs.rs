@@ -101,7 +101,7 @@ fn write(folder: &Path, output: &[u8]) -> io::Result<String> {
     if let Some(parent) = folder.parent()
         && !folder.exists()
     {
-        fs::create_dir_all(folder)?;
+        super::private_folder(folder)?;
         File::open(parent)?.sync_all()?;
     }
     let part = folder.join(format!("{PART}{}", Uuid::now_v7()));

@@ -11,6 +11,9 @@ use crate::execution::Outcome;
 use crate::json::{self, RawObject};
 use crate::spec::{ApiSpec, BODY, Parameter, Position, Style, filled, pieces};
 
+/// How long an address may be, in bytes: what the `http` crate takes.
+const MAX_URL: usize = 65_534;
+
 const FORM: &str = "application/x-www-form-urlencoded";
 
 /// What is sent, besides the method and the headers that the definition fixes.
@@ -43,7 +46,9 @@ pub fn of(spec: &ApiSpec, url: &str, parameters: &[Parameter], input: &str) -> R
     }
     let cookies = parts(at(Position::Cookie)).join("; ");
     if !cookies.is_empty() {
-        headers.insert(COOKIE, HeaderValue::from_str(&cookies).expect("what is escaped is plain ASCII"));
+        let value = HeaderValue::from_str(&cookies).expect("what is escaped is plain ASCII");
+        let value = headers.remove(COOKIE).map_or(value.clone(), |given| self::cookies(&[given, value]));
+        headers.insert(COOKIE, value);
     }
     let url = address(url, &segments, &parts(at(Position::Query)))?;
     let body = input.get(BODY).map(|raw| body(spec, raw)).transpose()?;
@@ -67,7 +72,24 @@ fn address(url: &str, segments: &BTreeMap<&str, String>, query: &[String]) -> Re
         let whole: Vec<&str> = url.query().into_iter().chain(query.iter().map(String::as_str)).collect();
         url.set_query(Some(&whole.join("&")));
     }
+    check_length(&url)?;
     Ok(url)
+}
+
+/// Refuses an address that the input made longer than the HTTP library takes.
+pub fn check_length(url: &Url) -> Result<(), Outcome> {
+    match url.as_str().len() {
+        0..=MAX_URL => Ok(()),
+        length => Err(invalid(&format!("the input makes a url of {length} bytes; {MAX_URL} are the most"))),
+    }
+}
+
+/// Several lines of cookies as one.
+pub fn cookies(lines: &[HeaderValue]) -> HeaderValue {
+    let joined = lines.iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b"; "[..]);
+    let mut value = HeaderValue::from_bytes(&joined).expect("what stands between them can stand there");
+    value.set_sensitive(true);
+    value
 }
 
 /// A value as one segment. An empty one, `.` and `..` would make another path of it, however they are escaped.

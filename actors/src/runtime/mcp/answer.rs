@@ -5,13 +5,16 @@ use serde::de::IgnoredAny;
 use serde_json::json;
 
 use crate::execution::Outcome;
+use crate::json;
+use crate::mcp::shortened;
 use crate::runtime::bounds::Bounds;
 use crate::runtime::output::Produced;
 
 /// How much an outcome repeats of what a tool says about its failure, in bytes.
 const MAX_SAID: usize = 2_048;
 
-/// What is structured; else the one text there is, where that is JSON; else the content as it came.
+/// What is structured, as the one text there is has it, where that means the same; else the one text there is, where that is
+/// JSON; else the content as it came.
 ///
 /// # Errors
 /// The tool failed, gave too much, or nothing that is a result.
@@ -28,7 +31,7 @@ pub fn read(result: ServerResult, bounds: &Bounds) -> Result<Produced, Outcome> 
         }
     };
     if result.is_error == Some(true) {
-        return Err(failed(&result.content));
+        return Err(failed(&result));
     }
     let output = output(result);
     if output.len() > bounds.output_bytes {
@@ -38,25 +41,30 @@ pub fn read(result: ServerResult, bounds: &Bounds) -> Result<Produced, Outcome> 
 }
 
 fn output(result: CallToolResult) -> String {
-    if let Some(structured) = result.structured_content {
-        return structured.to_string();
-    }
-    match &result.content[..] {
-        [ContentBlock::Text(only)] if serde_json::from_str::<IgnoredAny>(&only.text).is_ok() => {
-            only.text.clone()
+    let alone = match &result.content[..] {
+        [ContentBlock::Text(only)] => Some(&only.text),
+        _ => None,
+    };
+    match (result.structured_content, alone) {
+        // What is structured came through the library, which rounds numbers and sorts keys; the text is the server's own.
+        (Some(structured), Some(text)) if json::parse(text).is_ok_and(|meant| meant == structured) => {
+            json::compact(text)
         }
-        content => json!({ "content": content }).to_string(),
+        (Some(structured), _) => structured.to_string(),
+        (None, Some(text)) if serde_json::from_str::<IgnoredAny>(text).is_ok() => text.clone(),
+        (None, _) => json!({ "content": result.content }).to_string(),
     }
 }
 
-fn failed(content: &[ContentBlock]) -> Outcome {
-    let texts: Vec<&str> = content.iter().filter_map(|block| Some(block.as_text()?.text.as_str())).collect();
-    let said = texts.join("\n");
-    let said = match said.trim() {
-        "" => "the tool failed and did not say why",
-        said => &said[..said.floor_char_boundary(MAX_SAID)],
+fn failed(result: &CallToolResult) -> Outcome {
+    let texts = result.content.iter().filter_map(|block| Some(block.as_text()?.text.as_str()));
+    let said = texts.collect::<Vec<_>>().join("\n");
+    let said = match (said.trim(), &result.structured_content) {
+        ("", Some(structured)) => structured.to_string(),
+        ("", None) => "the tool failed and did not say why".to_owned(),
+        (said, _) => said.to_owned(),
     };
-    Outcome::failed("tool_error", said)
+    Outcome::failed("tool_error", shortened(&said, MAX_SAID))
 }
 
 #[cfg(test)]
@@ -100,6 +108,7 @@ mod tests {
         for (result, output) in [
             (json!({ "content": [text("3")], "structuredContent": {"result": 3} }), r#"{"result":3}"#),
             (json!({ "content": [text("{\"a\": 1.50}")] }), "{\"a\": 1.50}"),
+            (json!({ "content": [text("{\"a\": 1.50}")], "structuredContent": {"a": 1.5} }), "{\"a\":1.50}"),
             (json!({ "content": [text("plain")] }), r#"{"content":[{"text":"plain","type":"text"}]}"#),
             (json!({ "content": [] }), r#"{"content":[]}"#),
             (json!({}), r#"{"content":[]}"#),
@@ -119,7 +128,9 @@ mod tests {
             |content: Value| read_value(json!({ "content": content, "isError": true })).expect_err("failed");
         assert_eq!(error(json!([text("one"), text("two")])), ("tool_error".into(), "one\ntwo".into()));
         assert!(error(json!([])).1.contains("did not say why"));
-        assert_eq!(error(json!([text(&"é".repeat(4_000))])).1.len(), MAX_SAID);
+        assert_eq!(error(json!([text(&"é".repeat(4_000))])).1.len(), MAX_SAID + "…".len());
+        let structured = json!({ "isError": true, "content": [], "structuredContent": {"why": "no room"} });
+        assert_eq!(read_value(structured).expect_err("failed").1, r#"{"why":"no room"}"#);
     }
 
     #[test]

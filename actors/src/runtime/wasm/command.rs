@@ -94,7 +94,7 @@ fn store(call: &Call<'_>, output: &Output, log: &Log) -> Result<Store<Host>, Out
     wasi.arg(&job.definition.id);
     let args = &job.definition.spec.program.args;
     if !args.is_empty() {
-        let input = job.input.value();
+        let input = job.input.members();
         for template in args {
             wasi.arg(template.render(&input));
         }
@@ -107,7 +107,7 @@ fn stdin(job: &Job) -> String {
     match &job.definition.spec.program.stdin {
         Stdin::Json => job.input.text.clone(),
         Stdin::None => String::new(),
-        Stdin::Text(template) => template.render(&job.input.value()),
+        Stdin::Text(template) => template.render(&job.input.members()),
     }
 }
 

@@ -148,7 +148,7 @@ impl Acting {
 
     /// What is recorded of an id that the principal may not use, and told of it where it gives that id itself.
     pub(super) fn beyond(&self, action: Action, kind: Kind, id: &str) -> Error {
-        let refused = Error::new(Code::Forbidden, "this key may not use this id");
+        let refused = self.principal.ids().refusal();
         self.trail().refused(&self.origin, action, kind.subject(id), &refused);
         refused
     }
@@ -157,6 +157,11 @@ impl Acting {
 /// What is recorded of a definition that was written.
 pub(super) fn written(definition: &Arc<Compiled>) -> (&'static str, Value) {
     ("ok", json!({ "revision": definition.number }))
+}
+
+/// What is recorded of a definition that came from a source, which may have another id than the name that was asked for.
+pub(super) fn registered(definition: &Arc<Compiled>) -> (&'static str, Value) {
+    ("ok", json!({ "id": definition.id, "revision": definition.number }))
 }
 
 /// The entry about somebody who was not let in. A key that was shown with its secret is who that is; one that was only
