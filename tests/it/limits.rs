@@ -12,7 +12,7 @@ use crate::service::{Launch, Service};
 use crate::socket::Talk;
 
 /// How much longer than its own time anything may take on a busy machine.
-pub const NOISE: Duration = Duration::from_secs(3);
+pub const NOISE: Duration = Duration::from_secs(10);
 
 /// How much a program may write here, in MiB.
 const DISK_MB: u64 = 8;

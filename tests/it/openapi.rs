@@ -353,6 +353,11 @@ async fn a_name_that_was_made_of_a_path_never_comes_to_mean_another_one() {
     let (status, told) = service.rest("POST", "/function/refresh/delete_a_b", "").await;
     assert_eq!((status, &told["code"]), (404, &json!("not_found")), "{told}");
     assert_eq!(url("delete_a_b").await, "http://127.0.0.1:1/a/b");
+    // One with a version stays that version.
+    now.lock().unwrap()["info"]["version"] = json!("1.0.0");
+    assert_eq!(register(&service, "delete_a_b", 201).await["data"]["function_id"], "delete_a_b:1.0.0");
+    now.lock().unwrap()["info"]["version"] = json!("2.0.0");
+    assert_eq!(service.rest("POST", "/function/refresh/delete_a_b:1.0.0", "").await.0, 404);
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use crate::spec::{Piece, pieces};
 /// How much of an id is kept free for what makes it unique, in characters.
 const SPARE_CHARS: usize = 8;
 
-/// The name of each operation, in their order, and whether it had to be made: the prefix, and an `operationId` as it stands
+/// The name of each operation, in their order, and whether it is made of its path or of what else there is: the prefix, and an `operationId` as it stands
 /// where it can be a part of an id. Names that had to be made give way to those that did not.
 pub fn all(operations: &[Operation<'_>], prefix: &str, suffix: &str) -> Result<Vec<(String, bool)>> {
     let fits = |name: &str| check_id(name).is_ok() && check_id(&format!("{name}{suffix}")).is_ok();
@@ -31,12 +31,14 @@ pub fn all(operations: &[Operation<'_>], prefix: &str, suffix: &str) -> Result<V
             return Ok((name, false));
         }
         let id = operation.node.text("operationId")?.map(slug).filter(|id| !id.is_empty());
-        let candidates = id.into_iter().chain([of_path(operation)]);
-        let mut candidates = candidates.map(|slug| format!("{prefix}{}", shortened(&slug, room)));
+        let whole = |slug: &str| format!("{prefix}{}", shortened(slug, room));
+        let of_id = id.as_deref().map(whole);
+        let mut candidates = of_id.clone().into_iter().chain([whole(&of_path(operation))]);
         let refused = || operation.node.wrong(format!("no id can begin with the prefix {prefix:?}"));
         let name = unique(candidates.find(|name| fits(name)).ok_or_else(refused)?, &taken);
         taken.insert(name.clone());
-        Ok((name, true))
+        let is_made = of_id.is_none_or(|of_id| of_id != name);
+        Ok((name, is_made))
     });
     made.collect()
 }

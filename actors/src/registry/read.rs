@@ -102,14 +102,14 @@ pub async fn search(
     let mut walk = Walk::new(lease, kind, filter, page, deadline).await?;
     let (mut found, mut bytes) = (Page::default(), 0);
     let mut worked_since = Instant::now();
-    let mut after = walk.after.clone();
+    let (mut after, mut has_looked) = (walk.after.clone(), false);
     while let Some(candidates) = walk.next(lease, kind, deadline).await? {
         for (rank, stored) in candidates {
             let document =
                 serde_json::from_str(&stored.text).map_err(|error| Error::unavailable(error.to_string()))?;
             if filter.matches(&document) {
                 // A page that ends says where: it looks at one at least, however late its turn came.
-                let is_late = after.is_some() && Instant::now() >= deadline;
+                let is_late = has_looked && Instant::now() >= deadline;
                 if found.items.len() == page.limit || bytes > MAX_PAGE_BYTES || is_late {
                     found.next = walk.cursor(lease, after);
                     return Ok(found);
@@ -118,13 +118,14 @@ pub async fn search(
                 found.items.push(stored.text);
             }
             after = Some(Position { sort: page.sort, rank, id: stored.id });
+            has_looked = true;
             // Filtering is work without a wait: let others have their turn.
             if worked_since.elapsed() > TURN {
                 tokio::task::yield_now().await;
                 worked_since = Instant::now();
             }
         }
-        if after.is_some() && Instant::now() >= deadline && !walk.is_over() {
+        if has_looked && Instant::now() >= deadline && !walk.is_over() {
             found.next = walk.cursor(lease, after);
             return Ok(found);
         }

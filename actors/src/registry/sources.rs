@@ -15,7 +15,7 @@ use crate::definition::{Definition, Kind};
 use crate::egress::{self, Ask, Egress, Reach, Unread};
 use crate::error::{Code, Error, Result};
 use crate::settings::SourceSettings;
-use crate::{json, mcp, openapi};
+use crate::{json, mcp, openapi, version};
 
 mod shapes;
 
@@ -203,14 +203,17 @@ async fn ask(
     };
     let Some(place) = place else { return Ok(Answer::Nothing) };
     let found = &found[place];
-    Ok(Answer::Definition(match &known.operation {
-        Some(operation) => {
-            let provenance = Provenance { operation: Some(operation.clone()), ..provenance };
-            let definition = with_provenance(kind, &found.text, &provenance)?;
-            Definition { id: id.to_owned(), ..definition }
-        }
-        None => found.definition(kind, &provenance)?,
-    }))
+    let Some(operation) = &known.operation else {
+        return found.definition(kind, &provenance).map(Answer::Definition);
+    };
+    let provenance = Provenance { operation: Some(operation.clone()), ..provenance };
+    let definition = with_provenance(kind, &found.text, &provenance)?;
+    // What a version is called by stays what it was when the document has another one.
+    let of = |id| version::split(id).map(|(_, version)| version);
+    if of(id).is_some() && of(id) != of(&definition.id) {
+        return Ok(Answer::Nothing);
+    }
+    Ok(Answer::Definition(Definition { id: id.to_owned(), ..definition }))
 }
 
 impl Listed {

@@ -20,13 +20,16 @@ const PRIVATE: u32 = 0o700;
 
 /// Removes the working folders below this one that an earlier process left. What bears another name is somebody else's.
 pub fn remove_left(parent: &Path) -> io::Result<()> {
+    let mut removed = Ok(());
     for entry in fs::read_dir(parent)? {
         let entry = entry?;
         if entry.file_name().to_str().is_some_and(|name| Uuid::parse_str(name).is_ok()) {
-            remove_tree(&entry.path())?;
+            let is_folder = entry.file_type()?.is_dir();
+            let gone = if is_folder { remove_tree(&entry.path()) } else { fs::remove_file(entry.path()) };
+            removed = removed.and(gone);
         }
     }
-    Ok(())
+    removed
 }
 
 /// A working folder; removed when this is dropped.

@@ -92,9 +92,16 @@ impl Redactor {
 
     /// A text in which none stands as a whole, without those that are begun before an ellipsis, or before its end.
     fn without_begun<'t>(&self, text: &'t str, is_cut: bool) -> Cow<'t, str> {
+        // Only so far before a place where it may be cut.
+        let cuts: Vec<usize> = text.match_indices(ELLIPSIS).map(|(at, _)| at).collect();
+        let mut next = 0;
         let (mut out, mut done) = (String::new(), 0);
         for hit in self.0.beginnings.find_overlapping_iter(text) {
-            if hit.start() < done {
+            while cuts.get(next).is_some_and(|cut| *cut < hit.end()) {
+                next += 1;
+            }
+            let cut = cuts.get(next).copied().or(is_cut.then_some(text.len()));
+            if hit.start() < done || cut.is_none_or(|cut| cut - hit.start() >= self.0.longest) {
                 continue;
             }
             let Some((end, mark)) = self.begun(text, hit.start(), is_cut) else { continue };

@@ -74,6 +74,14 @@ struct ExecutionRow {
     idempotency: Option<String>,
 }
 
+/// When an execution ended.
+#[derive(Debug, SurrealValue)]
+#[surreal(crate = "surrealdb::types")]
+struct EndRow {
+    key: String,
+    ended_ms: u64,
+}
+
 /// How long the input of an execution is, in characters.
 #[derive(Debug, SurrealValue)]
 #[surreal(crate = "surrealdb::types")]
@@ -339,9 +347,10 @@ impl Store {
     /// # Errors
     /// The store erred.
     pub async fn oldest_outcomes(&self, limit: u64) -> Result<Vec<(String, u64)>, StoreError> {
-        let rows: Vec<OutcomeRow> = self
-            .rows("SELECT * FROM outcome ORDER BY id LIMIT $limit", vec![("limit", limit.into_value())])
-            .await?;
+        // Without their outputs.
+        let sql =
+            "SELECT key, ended_ms FROM (SELECT id, key, ended_ms FROM outcome ORDER BY id LIMIT $limit)";
+        let rows: Vec<EndRow> = self.rows(sql, vec![("limit", limit.into_value())]).await?;
         Ok(rows.into_iter().map(|row| (row.key, row.ended_ms)).collect())
     }
 
