@@ -374,11 +374,11 @@ async fn hits(
     let find = move || {
         let view = match view {
             Some(view) => view,
-            None if search.is_pending() => {
+            None => {
+                // Also where nothing waits: what waited may be in a commit that is not over.
                 search.commit()?;
                 Arc::new(search.view()?)
             }
-            None => Arc::new(search.view()?),
         };
         let found = view.find(kind, &text, limit)?;
         Ok::<_, SearchError>((view, found))
