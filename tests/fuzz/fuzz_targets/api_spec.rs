@@ -42,7 +42,7 @@ fn metadata(metadata: &Value, inputs: &[Value]) {
         inputs.iter().for_each(|input| check(schema, input));
     }
     for input in inputs {
-        assert!(spec.missing_field(input).is_none_or(|place| place.starts_with('/')));
+        assert!(spec.misfit(input).is_none_or(|misfit| misfit.place.starts_with('/')));
     }
     if let Some(url) = &spec.api.url
         && let Some(parts) = pieces(url)
