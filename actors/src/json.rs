@@ -3,6 +3,7 @@
 //! `serde_json::Value` rounds a number it cannot hold, so what a client stored or passed on is carried as
 //! its own text (`RawValue`) and only looked at through a `Value`.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
@@ -201,8 +202,17 @@ const MAX_SHOWN: usize = 256;
 
 /// A client's key as an error repeats it: bounded, on one line.
 pub fn shown(key: &str) -> String {
-    let more = key.chars().nth(MAX_SHOWN).map(|_| '…');
-    one_line(&key.chars().take(MAX_SHOWN).chain(more).collect::<String>())
+    one_line(&shortened(key, MAX_SHOWN))
+}
+
+/// So many characters of a text; an ellipsis tells that there are more.
+pub fn shortened(text: &str, chars: usize) -> Cow<'_, str> {
+    // No text has more characters than bytes.
+    let end = if text.len() > chars { text.char_indices().nth(chars) } else { None };
+    match end {
+        Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
+        None => Cow::Borrowed(text),
+    }
 }
 
 /// The same text without line breaks and other control characters.

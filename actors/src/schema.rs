@@ -6,7 +6,7 @@ use jsonschema::{PatternOptions, Retrieve, Uri};
 use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
-use crate::json::{one_line, type_name};
+use crate::json::{one_line, shortened, type_name};
 
 /// How much of a failing value an error repeats, in characters.
 const MAX_MESSAGE_CHARS: usize = 300;
@@ -45,7 +45,7 @@ impl Schema {
         let built = options.build(schema);
         let validator = built.map_err(|error| {
             let place = one_line(error.instance_path().as_str());
-            Error::invalid(format!("not a JSON Schema: {place}: {}", shortened(&error.to_string())))
+            Error::invalid(format!("not a JSON Schema: {place}: {}", in_short(&error)))
         })?;
         Ok(Self { validator })
     }
@@ -66,7 +66,7 @@ impl Schema {
         self.validator.validate(value).map_err(|error| {
             let path = error.instance_path().as_str();
             let place = if path.is_empty() { "/" } else { path }.to_owned();
-            Misfit { place, reason: shortened(&error.to_string()) }
+            Misfit { place, reason: in_short(&error) }
         })
     }
 }
@@ -83,11 +83,9 @@ impl Retrieve for Elsewhere {
     }
 }
 
-fn shortened(message: &str) -> String {
-    match message.char_indices().nth(MAX_MESSAGE_CHARS) {
-        Some((end, _)) => format!("{}…", one_line(&message[..end])),
-        None => one_line(message),
-    }
+/// What the library says is wrong, on one line, and not all of a large value.
+fn in_short(error: &jsonschema::ValidationError<'_>) -> String {
+    one_line(&shortened(&error.to_string(), MAX_MESSAGE_CHARS))
 }
 
 fn object_schema(fields: &Value) -> Result<Value> {

@@ -269,9 +269,7 @@ fn is_long(value: &Value) -> bool {
 }
 
 fn cut(text: &str) -> Cow<'_, str> {
-    // No text has more characters than bytes.
-    let end = if text.len() > MAX_TEXT { text.char_indices().nth(MAX_TEXT) } else { None };
-    end.map_or(Cow::Borrowed(text), |(end, _)| format!("{}…", &text[..end]).into())
+    crate::json::shortened(text, MAX_TEXT)
 }
 
 fn shortened(detail: &Map<String, Value>) -> Map<String, Value> {

@@ -10,8 +10,8 @@ use crate::spec::{Piece, pieces};
 /// How much of an id is kept free for what makes it unique, in characters.
 const SPARE_CHARS: usize = 8;
 
-/// The name of each operation, in their order, and whether it is made of its path or of what else there is: the prefix, and an `operationId` as it stands
-/// where it can be a part of an id. Names that had to be made give way to those that did not.
+/// The name of each operation, in their order, and whether it is made of its path or of what else there is: the prefix, and
+/// an `operationId` as it stands where it can be a part of an id. Names that had to be made give way to those that did not.
 pub fn all(operations: &[Operation<'_>], prefix: &str, suffix: &str) -> Result<Vec<(String, bool)>> {
     let fits = |name: &str| check_id(name).is_ok() && check_id(&format!("{name}{suffix}")).is_ok();
     let mut taken = BTreeSet::new();

@@ -36,7 +36,8 @@ pub async fn http(job: &Job, egress: &Egress, bounds: Bounds) -> Result<Produced
         let status = response.status();
         if !status.is_success() {
             let said = egress::beginning(response, 4 * MAX_ANSWER_CHARS).await;
-            let said = shortened(String::from_utf8_lossy(&said).trim());
+            let said = String::from_utf8_lossy(&said);
+            let said = json::shortened(said.trim(), MAX_ANSWER_CHARS);
             return Err(Outcome::failed("http_status", format!("the service answered {status}: {said}")));
         }
         let body = egress::read(response, bounds.output_bytes).await.map_err(|unread| match unread {
@@ -116,14 +117,6 @@ fn whole(job: &Job, method: &Method) -> Result<Request, Outcome> {
     Ok(Request { url, headers: HeaderMap::new(), body: has_body.then(|| job.input.text.clone()) })
 }
 
-/// So much of what a service said; an ellipsis tells that it said more.
-fn shortened(text: &str) -> String {
-    match text.char_indices().nth(MAX_ANSWER_CHARS) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
-}
-
 /// With `unwrap`, the `data` of an answer `{"success":true,"data":…}`; one that says `false` is a failure.
 fn unwrapped(body: Vec<u8>, spec: &ApiSpec) -> Result<Vec<u8>, Outcome> {
     let envelope = if spec.unwrap { serde_json::from_slice::<Value>(&body).ok() } else { None };
@@ -133,9 +126,10 @@ fn unwrapped(body: Vec<u8>, spec: &ApiSpec) -> Result<Vec<u8>, Outcome> {
     if envelope["success"] != Value::Bool(true) {
         let error = match envelope.get("error") {
             None => "it did not say why".to_owned(),
-            Some(Value::String(error)) => shortened(error),
-            Some(error) => shortened(&error.to_string()),
+            Some(Value::String(error)) => error.clone(),
+            Some(error) => error.to_string(),
         };
+        let error = json::shortened(&error, MAX_ANSWER_CHARS);
         return Err(Outcome::failed(
             "service_failed",
             format!("the service answered that it failed: {error}"),

@@ -137,13 +137,13 @@ fn programs() -> Vec<Program> {
     let limits =
         |timeout_ms: u64| json!({ "timeout_ms": timeout_ms, "processes": 64, "memory_mb": 96, "files": 64 });
     // Programs with the same limits share an interpreter. A bomb that is not held takes the machine, but not for long.
-    let (long, short) = (&limits(LONG), &limits(1_000));
+    let (long, bounded, short) = (&limits(LONG), &limits(5_000), &limits(1_000));
     let mut burning = limits(LONG);
     burning["cpu_ms"] = json!(300);
     vec![
         // Before it has too many processes it may have too much memory.
-        handler("fork_loop", long, &["processes_exceeded", "memory_exceeded"]),
-        handler("threads", long, &["processes_exceeded"]),
+        handler("fork_loop", bounded, &["processes_exceeded", "memory_exceeded"]),
+        handler("threads", bounded, &["processes_exceeded"]),
         handler("daemon", long, &[OK]),
         handler("bare_daemon", long, &[OK]),
         handler("returning_fork", long, &[OK]),
