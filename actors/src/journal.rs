@@ -69,6 +69,8 @@ pub enum Record {
     Accepted(Accepted),
     /// It is about to run; of one that may run only once.
     Attempt(Uuid, u32),
+    /// This attempt failed, and there is to be another.
+    Retry(Uuid, u32),
     /// It ended.
     Ended(Uuid, Arc<Ended>),
     /// No open execution has a lower uuid: where a recovery begins to read.
@@ -95,6 +97,8 @@ pub enum Receipt {
     Accepted(Uuid),
     /// That it is about to run for the so-manieth time.
     Attempt(Uuid, u32),
+    /// That this attempt failed and there is to be another.
+    Retry(Uuid, u32),
     /// That it ended.
     Ended(Uuid),
     /// Where a recovery begins.
@@ -107,6 +111,7 @@ impl Record {
         match self {
             Self::Accepted(accepted) => Receipt::Accepted(accepted.job.uuid),
             Self::Attempt(uuid, number) => Receipt::Attempt(*uuid, *number),
+            Self::Retry(uuid, number) => Receipt::Retry(*uuid, *number),
             Self::Ended(uuid, _) => Receipt::Ended(*uuid),
             Self::Floor(_) => Receipt::Floor,
         }
@@ -117,7 +122,7 @@ impl Record {
         match self {
             Self::Accepted(accepted) => accepted.job.input.text.len(),
             Self::Ended(_, ended) => ended.bytes(),
-            Self::Attempt(..) | Self::Floor(_) => 0,
+            Self::Attempt(..) | Self::Retry(..) | Self::Floor(_) => 0,
         }
     }
 }

@@ -18,7 +18,7 @@ const WIDTH: usize = 16;
 const KILLS: usize = 100;
 
 /// The record of an execution that has ended.
-async fn ended(service: &Service, uuid: &str) -> Value {
+pub async fn ended(service: &Service, uuid: &str) -> Value {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let (status, answer) = service.rest("GET", &format!("/execution/{uuid}"), "").await;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::census::processes_of;
+use crate::durable::ended;
 use crate::program::{Gate, accepted, put_source, python, shell, streamed, tool};
 use crate::service::{Launch, PATIENCE, Service};
 
@@ -61,6 +62,23 @@ async fn after_as_many_retries_as_there_may_be_the_last_failure_counts() {
     assert_eq!(code, "exit_status", "{error}");
     assert!(error.contains("not yet"), "{error}");
     assert_eq!((talk.frames.len(), runs(&gate)), (2, 3));
+}
+
+#[tokio::test]
+async fn starts_of_the_service_in_between_are_neither_new_counts_nor_lost_executors() {
+    let (mut service, gate) = (Launch::new().limits().executors(1).start().await, Gate::new());
+    service.create(&tool("failing", retried(succeeding_at(&gate, 100), 6, 60_000))).await;
+    let (_, uuid) = accepted(&service, "failing", json!({}), json!({})).await;
+    for run in 1..=6 {
+        is_pausing(&service).await;
+        assert_eq!(runs(&gate), run);
+        let folder = service.folder();
+        assert!(service.stop().await.success());
+        service = Launch::on(folder).limits().executors(1).start().await;
+    }
+    let record = ended(&service, &uuid).await;
+    assert_eq!((&record["code"], &record["attempts"]), (&json!("exit_status"), &json!(7)), "{record}");
+    assert_eq!(runs(&gate), 7);
 }
 
 #[tokio::test]

@@ -60,7 +60,7 @@ impl State {
         let (Some(open), Some(records)) = (self.open.get_mut(&uuid), &mut self.records) else { return };
         let is_begun = matches!(open.phase, Phase::Beginning { .. } | Phase::Next(_));
         if is_begun {
-            open.recorded_attempt = open.begins();
+            open.recorded_attempt = open.attempts;
         }
         let (number, accepted_ms) = (open.number, open.accepted_ms);
         records.append(Record::Accepted(Accepted { job, number, accepted_ms, is_begun }));

@@ -54,6 +54,9 @@ impl State {
         let pause = open.job.definition.spec.retries.pause(open.retries, uuid);
         open.retries += 1;
         open.phase = Phase::Pausing(entry);
+        if let Some(records) = &mut self.records {
+            records.append(Record::Retry(uuid, open.attempts));
+        }
         let (retry, state) = (open.retries, outcome.state.name());
         tracing::info!(%uuid, retry, state, pause_ms = pause.as_millis(), "an execution is tried again");
         if self.draining.is_some() {

@@ -219,12 +219,11 @@ impl State {
                 Receipt::Accepted(uuid) => self.not_accepted(uuid),
                 Receipt::Attempt(uuid, attempt) if is_written => self.attempt_recorded(uuid, attempt),
                 Receipt::Ended(uuid) if is_written => self.ended(uuid),
-                Receipt::Attempt(..) | Receipt::Ended(_) | Receipt::Floor => {}
+                Receipt::Attempt(..) | Receipt::Retry(..) | Receipt::Ended(_) | Receipt::Floor => {}
             }
         }
         if has_room {
-            let runtimes: Vec<_> = self.lanes.keys().copied().collect();
-            runtimes.into_iter().for_each(|runtime| self.schedule(runtime));
+            self.schedule_all();
         }
         self.answer_drain();
     }

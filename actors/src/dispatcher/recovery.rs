@@ -55,8 +55,7 @@ impl State {
         for execution in recovered.executions {
             self.take_up(execution);
         }
-        let runtimes: Vec<_> = self.lanes.keys().copied().collect();
-        runtimes.into_iter().for_each(|runtime| self.schedule(runtime));
+        self.schedule_all();
         held.into_iter().for_each(|message| self.serve(message));
     }
 
@@ -80,6 +79,8 @@ impl State {
         let mut open = Open::new(job.clone(), execution.number, execution.accepted_ms);
         open.is_recorded = true;
         (open.attempts, open.recorded_attempt, open.written_attempt) = (attempts, attempts, attempts);
+        open.retries = execution.retries;
+        let begins = open.begins();
         // What was lost with the service is counted from now on.
         open.records_attempts = true;
         if let Some(key) = job.key() {
@@ -96,7 +97,7 @@ impl State {
             _ if attempts > 0 && !job.definition.spec.idempotent => {
                 Some(Outcome::interrupted("the service ended while this execution was running or about to"))
             }
-            _ if attempts >= MAX_ATTEMPTS => Some(Outcome::crash_loop(attempts)),
+            _ if begins >= MAX_ATTEMPTS => Some(Outcome::crash_loop(begins)),
             (Ok(runtime), None) => {
                 Some(Outcome::interrupted(format!("the runtime {runtime} is not available")))
             }

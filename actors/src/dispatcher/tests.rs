@@ -225,7 +225,7 @@ impl Life<'_> {
             }
             if let Phase::Running { .. } = open.phase {
                 assert!(open.is_recorded, "seed {seed}: {uuid} runs and is not on record");
-                let is_noted = heard.is_idempotent || open.recorded_attempt >= open.begins();
+                let is_noted = heard.is_idempotent || open.recorded_attempt >= open.attempts;
                 assert!(self.state.records.is_none() || is_noted, "seed {seed}: {uuid} runs unnoted");
                 heard.begun.insert(open.attempts);
             }

@@ -44,6 +44,12 @@ impl State {
         }
     }
 
+    /// The same of all runtimes.
+    pub(super) fn schedule_all(&mut self) {
+        let runtimes: Vec<_> = self.lanes.keys().copied().collect();
+        runtimes.into_iter().for_each(|runtime| self.schedule(runtime));
+    }
+
     /// What begins now: what was next already, or else the first of the queue.
     fn next(&mut self, runtime: Runtime) -> Option<(Entry<Arc<Job>>, executor::Ref)> {
         if !self.lanes.get(&runtime)?.has_idle() {
@@ -119,13 +125,13 @@ impl State {
             return false;
         }
         let Some(records) = &mut self.records else { return true };
-        let begins = open.begins();
-        if !open.records_attempts || open.recorded_attempt >= begins {
+        let attempt = open.attempts;
+        if !open.records_attempts || open.recorded_attempt >= attempt {
             return true;
         }
-        if open.written_attempt < begins {
-            open.written_attempt = begins;
-            records.append(Record::Attempt(uuid, begins));
+        if open.written_attempt < attempt {
+            open.written_attempt = attempt;
+            records.append(Record::Attempt(uuid, attempt));
         }
         false
     }

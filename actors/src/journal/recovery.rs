@@ -49,6 +49,8 @@ pub struct OpenExecution {
     pub accepted_ms: u64,
     /// How often it may have been begun, as far as that is on record.
     pub attempts: u32,
+    /// How many of these failed, and were followed by another or were to be.
+    pub retries: u32,
 }
 
 /// A page of recorded executions, the newest first. A page ends early, with a `next`, when many were looked at

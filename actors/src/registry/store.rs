@@ -30,7 +30,7 @@ pub use definitions::{Change, Noted, Place, Scan, Stored};
 use outputs::Outputs;
 
 /// The schema that this version writes.
-const SCHEMA_VERSION: u64 = 3;
+const SCHEMA_VERSION: u64 = 4;
 
 /// What every store has.
 const SCHEMA: &str = "DEFINE TABLE IF NOT EXISTS meta SCHEMALESS;";

@@ -3,19 +3,21 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
-use surrealdb::types::{RecordId, SurrealValue};
+use surrealdb::types::{Object, RecordId, SurrealValue};
 use tokio::sync::MutexGuard;
 use uuid::Uuid;
 
-use super::{Bound, Outputs, Store, StoreError};
-use crate::artifacts::Pin;
-use crate::compiled::{Compiled, Revision};
-use crate::definition::{Definition, Kind};
-use crate::execution::{Client, Ended, Failure, Key, Options, Outcome, Progress, Snapshot, State};
-use crate::journal::{OpenExecution, Record, Recovered};
-use crate::settings::Level;
+use super::{Outputs, Store, StoreError};
+use crate::compiled::Compiled;
+use crate::execution::{Key, Snapshot};
+use crate::journal::{Record, Recovered};
+
+mod rows;
+#[cfg(test)]
+mod tests;
+
+use rows::{Attempts, ExecutionRow, KeyRow, OutcomeRow, OutputRow, RevisionRow, Rows, uuid};
 
 /// What holds executions; part of the store's schema.
 pub const SCHEMA: &str = "
@@ -28,9 +30,6 @@ pub const SCHEMA: &str = "
     DEFINE INDEX IF NOT EXISTS output_hash ON output FIELDS hash;
 ";
 
-/// How many attempts of one execution may be on record.
-const ATTEMPTS: u32 = 8;
-
 /// How large an output may be that is kept in its record, in bytes; a larger one is a file.
 const LARGE: usize = 64 << 10;
 
@@ -39,41 +38,6 @@ const PAGE_BYTES: usize = 16 << 20;
 
 /// How many records are read at a time.
 const PAGE: u64 = 5_000;
-
-#[derive(Debug, SurrealValue)]
-#[surreal(crate = "surrealdb::types")]
-struct RevisionRow {
-    id: RecordId,
-    key: String,
-    kind: String,
-    definition: String,
-    number: u64,
-    created_ms: u64,
-    pin: Option<String>,
-}
-
-#[derive(Debug, SurrealValue)]
-#[surreal(crate = "surrealdb::types")]
-struct ExecutionRow {
-    id: RecordId,
-    key: String,
-    number: u64,
-    kind: String,
-    definition: String,
-    /// The number of its revision, which `revision` names by what is in it.
-    definition_number: Option<u64>,
-    revision: String,
-    input: String,
-    priority: u64,
-    timeout_ms: Option<u64>,
-    client: String,
-    traceparent: Option<String>,
-    accepted_ms: u64,
-    begun: bool,
-    idempotency_key: Option<String>,
-    idempotency: Option<String>,
-}
-
 /// When an execution ended.
 #[derive(Debug, SurrealValue)]
 #[surreal(crate = "surrealdb::types")]
@@ -88,61 +52,6 @@ struct EndRow {
 struct SizeRow {
     key: String,
     length: u64,
-}
-
-/// The execution under an idempotency key; its name is a hash of that and of the definition's id.
-#[derive(Debug, SurrealValue)]
-#[surreal(crate = "surrealdb::types")]
-struct KeyRow {
-    id: RecordId,
-    execution: String,
-}
-
-#[derive(Debug, SurrealValue)]
-#[surreal(crate = "surrealdb::types")]
-struct AttemptRow {
-    id: RecordId,
-    execution: String,
-    number: u64,
-}
-
-#[derive(Debug, SurrealValue)]
-#[surreal(crate = "surrealdb::types")]
-struct OutcomeRow {
-    id: RecordId,
-    key: String,
-    state: String,
-    output: Option<String>,
-    /// The hash of an output that is a file.
-    output_hash: Option<String>,
-    code: Option<String>,
-    message: Option<String>,
-    started_ms: Option<u64>,
-    ended_ms: u64,
-    attempts: u64,
-    sandbox: Option<String>,
-    log: Option<String>,
-}
-
-/// Which file holds the output of an execution.
-#[derive(Debug, SurrealValue)]
-#[surreal(crate = "surrealdb::types")]
-struct OutputRow {
-    id: RecordId,
-    key: String,
-    hash: String,
-}
-
-/// What a batch inserts.
-#[derive(Default)]
-struct Rows {
-    revisions: Vec<RevisionRow>,
-    executions: Vec<ExecutionRow>,
-    keys: Vec<KeyRow>,
-    attempts: Vec<AttemptRow>,
-    outcomes: Vec<OutcomeRow>,
-    outputs: Vec<OutputRow>,
-    floor: Option<String>,
 }
 
 impl Store {
@@ -223,13 +132,15 @@ impl Store {
 
     /// With its output, where that is a file. Of one that cannot be read, the outcome says so.
     async fn with_output(&self, mut outcome: OutcomeRow) -> OutcomeRow {
-        let (Some(hash), Some(outputs)) = (&outcome.output_hash, &self.outputs) else { return outcome };
+        let (Some(hash), Some(outputs)) = (&outcome.about.output_hash, &self.outputs) else {
+            return outcome;
+        };
         match outputs.read(hash).await {
             Ok(output) => outcome.output = Some(output),
             Err(error) => {
                 tracing::error!(uuid = outcome.key, hash, %error, "an output cannot be read");
-                outcome.code = Some("output_unreadable".into());
-                outcome.message = Some("the execution succeeded, but its output cannot be read".into());
+                outcome.about.code = Some("output_unreadable".into());
+                outcome.about.message = Some("the execution succeeded, but its output cannot be read".into());
             }
         }
         outcome
@@ -243,30 +154,20 @@ impl Store {
         let floor = self.floor().await?;
         let before = floor
             .map_or_else(String::new, |floor| Uuid::from_u128(floor.as_u128().saturating_sub(1)).to_string());
-        let ended: HashSet<String> =
-            self.all("SELECT VALUE key FROM", "outcome", &before, Clone::clone).await?.into_iter().collect();
-        let mut attempts = HashMap::<String, u32>::new();
-        for row in self
-            .all::<AttemptRow>("SELECT * FROM", "attempt", &before, |row| {
-                format!("{}:{}", row.execution, row.number)
-            })
-            .await?
-        {
-            *attempts.entry(row.execution).or_default() += 1;
-        }
+        let ended: HashSet<String> = self.all_keys("outcome", &before).await?.into_iter().collect();
+        let attempts = Attempts::of_names(self.all_keys("attempt", &before).await?);
         // Most have ended, and their inputs may be large: only what is open is read.
-        let mut keys: Vec<String> =
-            self.all("SELECT VALUE key FROM", "execution", &before, Clone::clone).await?;
+        let mut keys = self.all_keys("execution", &before).await?;
         keys.retain(|key| !ended.contains(key));
         let mut rows: Vec<ExecutionRow> = Vec::with_capacity(keys.len());
         for some in keys.chunks(200) {
             rows.extend(self.recorded(some).await?);
         }
-        rows.sort_by_key(|row| row.number);
-        let revisions = self.revisions(rows.iter().map(|row| row.revision.as_str())).await?;
-        let last = rows.last().map_or(0, |row| row.number);
+        rows.sort_by_key(|row| row.about.number);
+        let revisions = self.revisions(rows.iter().map(|row| row.about.revision.as_str())).await?;
+        let last = rows.last().map_or(0, |row| row.about.number);
         let executions = rows.into_iter().map(|row| {
-            let attempts = attempts.get(&row.key).copied().unwrap_or(0);
+            let attempts = attempts.get(&row.key).copied().unwrap_or_default();
             row.open(&revisions, attempts)
         });
         Ok(Recovered { floor, last, executions: executions.collect::<Result<_, _>>()? })
@@ -277,8 +178,7 @@ impl Store {
     /// # Errors
     /// The store erred, or the record cannot be read.
     pub async fn execution(&self, uuid: Uuid) -> Result<Option<Box<Snapshot>>, StoreError> {
-        let record = RecordId::new("execution", uuid.to_string()).into_value();
-        let rows: Vec<ExecutionRow> = self.rows("SELECT * FROM $record", vec![("record", record)]).await?;
+        let rows = self.recorded(&[uuid.to_string()]).await?;
         let found = self.with_outcomes(rows, usize::MAX).await?;
         Ok(found.into_iter().next().map(Box::new))
     }
@@ -306,8 +206,8 @@ impl Store {
         // microsecond each.
         let before_it = if before.is_some() { "WHERE id < $before" } else { "" };
         let sql = format!(
-            "SELECT key, length FROM (SELECT id, key, string::len(input) AS length FROM execution {before_it} \
-             ORDER BY id DESC LIMIT $limit)"
+            "SELECT record::id(id) AS key, length FROM (SELECT id, string::len(input) AS length FROM execution \
+             {before_it} ORDER BY id DESC LIMIT $limit)"
         );
         let before = before.map_or_else(String::new, |uuid| uuid.to_string());
         let before = RecordId::new("execution", before).into_value();
@@ -329,7 +229,8 @@ impl Store {
     /// The records of these executions.
     async fn recorded(&self, keys: &[String]) -> Result<Vec<ExecutionRow>, StoreError> {
         let records: Vec<_> = keys.iter().map(|key| RecordId::new("execution", key.as_str())).collect();
-        self.rows("SELECT * FROM $records", vec![("records", records.into_value())]).await
+        let found = self.rows("SELECT * FROM $records", vec![("records", records.into_value())]).await?;
+        found.into_iter().map(ExecutionRow::read).collect()
     }
 
     /// How many outcomes there are.
@@ -348,8 +249,8 @@ impl Store {
     /// The store erred.
     pub async fn oldest_outcomes(&self, limit: u64) -> Result<Vec<(String, u64)>, StoreError> {
         // Without their outputs.
-        let sql =
-            "SELECT key, ended_ms FROM (SELECT id, key, ended_ms FROM outcome ORDER BY id LIMIT $limit)";
+        let sql = "SELECT record::id(id) AS key, ended_ms \
+                   FROM (SELECT id, ended_ms FROM outcome ORDER BY id LIMIT $limit)";
         let rows: Vec<EndRow> = self.rows(sql, vec![("limit", limit.into_value())]).await?;
         Ok(rows.into_iter().map(|row| (row.key, row.ended_ms)).collect())
     }
@@ -369,12 +270,14 @@ impl Store {
             self.rows("SELECT VALUE hash FROM $outputs", vec![("outputs", records("output"))]).await?;
         let idempotency: Vec<RecordId> =
             idempotency.into_iter().flatten().map(|key| RecordId::new("idempotency", key)).collect();
-        let attempts: Vec<RecordId> = keys
-            .iter()
-            .flat_map(|key| {
-                (1..=ATTEMPTS).map(move |number| RecordId::new("attempt", format!("{key}:{number}")))
-            })
-            .collect();
+        let mut attempts = Vec::<RecordId>::new();
+        for key in keys {
+            let sql = "SELECT VALUE id FROM type::record('attempt', $after..$before)";
+            // All names that begin so and with a colon.
+            let bound =
+                vec![("after", format!("{key}:").into_value()), ("before", format!("{key};").into_value())];
+            attempts.extend(self.rows::<RecordId>(sql, bound).await?);
+        }
         let bound = vec![
             ("executions", records("execution")),
             ("outcomes", records("outcome")),
@@ -400,23 +303,17 @@ impl Store {
         Ok(found.into_iter().flatten().next().and_then(|floor| floor.parse().ok()))
     }
 
-    /// All records of a table after a key, read page by page.
-    async fn all<T: SurrealValue>(
-        &self,
-        select: &str,
-        table: &str,
-        after: &str,
-        key: impl Fn(&T) -> String,
-    ) -> Result<Vec<T>, StoreError> {
+    /// The names of all records of a table after one, read page by page.
+    async fn all_keys(&self, table: &str, after: &str) -> Result<Vec<String>, StoreError> {
+        let sql = format!("SELECT VALUE record::id(id) FROM type::record('{table}', $after>..) LIMIT $limit");
         let (mut found, mut after) = (Vec::new(), after.to_owned());
         loop {
-            let sql = format!("{select} type::record('{table}', $after>..) LIMIT $limit");
             let bound = vec![("after", after.into_value()), ("limit", PAGE.into_value())];
-            let rows: Vec<T> = self.rows(&sql, bound).await?;
-            let is_last = (rows.len() as u64) < PAGE;
-            let Some(last) = rows.last() else { return Ok(found) };
-            after = key(last);
-            found.extend(rows);
+            let keys: Vec<String> = self.rows(&sql, bound).await?;
+            let is_last = (keys.len() as u64) < PAGE;
+            let Some(last) = keys.last() else { return Ok(found) };
+            after = last.clone();
+            found.extend(keys);
             if is_last {
                 return Ok(found);
             }
@@ -448,10 +345,13 @@ impl Store {
     ) -> Result<Vec<Snapshot>, StoreError> {
         let records: Vec<RecordId> =
             rows.iter().map(|row| RecordId::new("outcome", row.key.as_str())).collect();
-        let outcomes: Vec<OutcomeRow> =
+        let found: Vec<Object> =
             self.rows("SELECT * FROM $records", vec![("records", records.into_value())]).await?;
-        let mut outcomes: BTreeMap<String, OutcomeRow> =
-            outcomes.into_iter().map(|row| (row.key.clone(), row)).collect();
+        let mut outcomes = BTreeMap::new();
+        for record in found {
+            let row = OutcomeRow::read(record)?;
+            outcomes.insert(row.key.clone(), row);
+        }
         let (mut snapshots, mut bytes) = (Vec::with_capacity(rows.len()), 0);
         for row in rows {
             if bytes > max_bytes {
@@ -468,227 +368,9 @@ impl Store {
         Ok(snapshots)
     }
 }
-
-impl Rows {
-    fn of(records: &[Record], revisions: &[Arc<Compiled>], files: &HashMap<Uuid, String>) -> Self {
-        let mut rows = Self {
-            revisions: revisions.iter().map(|compiled| RevisionRow::of(compiled)).collect(),
-            ..Self::default()
-        };
-        for record in records {
-            match record {
-                Record::Accepted(accepted) => {
-                    let row = ExecutionRow::of(accepted);
-                    rows.keys.extend(row.idempotency.as_ref().map(|key| KeyRow {
-                        id: RecordId::new("idempotency", key.as_str()),
-                        execution: row.key.clone(),
-                    }));
-                    rows.executions.push(row);
-                }
-                Record::Attempt(uuid, number) => rows.attempts.push(AttemptRow {
-                    id: RecordId::new("attempt", format!("{uuid}:{number}")),
-                    execution: uuid.to_string(),
-                    number: u64::from(*number),
-                }),
-                Record::Ended(uuid, ended) => {
-                    let file = files.get(uuid).cloned();
-                    rows.outputs.extend(file.clone().map(|hash| OutputRow {
-                        id: RecordId::new("output", uuid.to_string()),
-                        key: uuid.to_string(),
-                        hash,
-                    }));
-                    rows.outcomes.push(OutcomeRow::of(*uuid, ended, file));
-                }
-                Record::Floor(uuid) => rows.floor = Some(uuid.to_string()),
-            }
-        }
-        rows
-    }
-
-    fn statements(self) -> (String, Bound) {
-        let (mut statements, mut bound) = (Vec::new(), Vec::new());
-        let mut insert = |table: &'static str, is_empty: bool, rows: surrealdb::types::Value| {
-            if !is_empty {
-                statements.push(format!("INSERT IGNORE INTO {table} ${table} RETURN NONE;"));
-                bound.push((table, rows));
-            }
-        };
-        insert("revision", self.revisions.is_empty(), self.revisions.into_value());
-        insert("execution", self.executions.is_empty(), self.executions.into_value());
-        insert("idempotency", self.keys.is_empty(), self.keys.into_value());
-        insert("attempt", self.attempts.is_empty(), self.attempts.into_value());
-        insert("output", self.outputs.is_empty(), self.outputs.into_value());
-        insert("outcome", self.outcomes.is_empty(), self.outcomes.into_value());
-        if let Some(floor) = self.floor {
-            statements.push("UPSERT meta:journal CONTENT { floor: $floor } RETURN NONE;".to_owned());
-            bound.push(("floor", floor.into_value()));
-        }
-        match statements.as_slice() {
-            [one] => (one.clone(), bound),
-            many => (format!("BEGIN; {} COMMIT;", many.join(" ")), bound),
-        }
-    }
-}
-
-impl RevisionRow {
-    fn of(compiled: &Compiled) -> Self {
-        Self {
-            id: RecordId::new("revision", &*compiled.fingerprint),
-            key: compiled.fingerprint.to_string(),
-            kind: compiled.kind.name().to_owned(),
-            definition: String::from_utf8_lossy(&compiled.json).into_owned(),
-            number: compiled.number,
-            created_ms: compiled.created_ms,
-            pin: compiled.pin.get().map(|pin| pin.as_str().to_owned()),
-        }
-    }
-
-    fn compiled(self) -> Result<Arc<Compiled>, StoreError> {
-        let unreadable = |error: crate::error::Error| {
-            StoreError::Failed(format!("the revision {:?} cannot be read: {error}", self.key))
-        };
-        let definition = Definition::from_stored(kind(&self.kind)?, &self.definition).map_err(unreadable)?;
-        let revision = Revision {
-            definition,
-            number: self.number,
-            created_ms: self.created_ms,
-            updated_ms: self.created_ms,
-            pin: self.pin.as_deref().and_then(Pin::parse),
-        };
-        Compiled::new(&revision).map_err(unreadable)
-    }
-}
-
 /// The output that this record is to be written without, and whose it is.
 fn large_output(record: &Record) -> Option<(Uuid, &Arc<str>)> {
     let Record::Ended(uuid, ended) = record else { return None };
     let output = ended.outcome.result.as_ref().ok()?;
     (output.len() > LARGE).then_some((*uuid, output))
-}
-
-fn kind(name: &str) -> Result<Kind, StoreError> {
-    [Kind::Tool, Kind::Function]
-        .into_iter()
-        .find(|kind| kind.name() == name)
-        .ok_or_else(|| StoreError::Failed(format!("there is no kind {name:?}")))
-}
-
-fn uuid(text: &str) -> Result<Uuid, StoreError> {
-    text.parse().map_err(|_| StoreError::Failed(format!("{text:?} is no uuid")))
-}
-
-fn client(text: &str) -> Result<Client, StoreError> {
-    text.parse().map_err(|_| StoreError::Failed(format!("{text:?} is no client")))
-}
-
-impl ExecutionRow {
-    fn of(accepted: &crate::journal::Accepted) -> Self {
-        let job = &accepted.job;
-        Self {
-            id: RecordId::new("execution", job.uuid.to_string()),
-            key: job.uuid.to_string(),
-            number: accepted.number,
-            kind: job.definition.kind.name().to_owned(),
-            definition: job.definition.id.clone(),
-            definition_number: Some(job.definition.number),
-            revision: job.definition.fingerprint.to_string(),
-            input: job.input.text.clone(),
-            priority: u64::from(job.options.priority),
-            timeout_ms: job.options.timeout.map(|timeout| timeout.as_millis() as u64),
-            client: job.client.to_string(),
-            traceparent: job.traceparent.clone(),
-            accepted_ms: accepted.accepted_ms,
-            begun: accepted.is_begun,
-            idempotency_key: job.options.idempotency_key.as_deref().map(str::to_owned),
-            idempotency: job.key().map(|key| key.0.to_string()),
-        }
-    }
-
-    fn open(
-        self,
-        revisions: &HashMap<String, Arc<Compiled>>,
-        attempts: u32,
-    ) -> Result<OpenExecution, StoreError> {
-        let missing = || StoreError::Failed(format!("the revision of the execution {} is missing", self.key));
-        let definition = revisions.get(&self.revision).cloned().ok_or_else(missing)?;
-        let client = client(&self.client)?;
-        let options = Options {
-            stream: false,
-            timeout: self.timeout_ms.map(Duration::from_millis),
-            priority: u8::try_from(self.priority).unwrap_or(Options::default().priority),
-            idempotency_key: self.idempotency_key.map(Into::into),
-        };
-        Ok(OpenExecution {
-            uuid: uuid(&self.key)?,
-            definition,
-            input: self.input,
-            options,
-            client,
-            traceparent: self.traceparent,
-            number: self.number,
-            accepted_ms: self.accepted_ms,
-            attempts: attempts + u32::from(self.begun),
-        })
-    }
-
-    fn snapshot(self, outcome: Option<OutcomeRow>) -> Result<Snapshot, StoreError> {
-        let progress = match outcome {
-            Some(outcome) => Progress::Ended(Arc::new(outcome.ended()?)),
-            None => Progress::Queued,
-        };
-        Ok(Snapshot {
-            uuid: uuid(&self.key)?,
-            kind: kind(&self.kind)?,
-            id: self.definition,
-            revision: self.definition_number,
-            client: client(&self.client)?,
-            input: self.input.into(),
-            accepted_ms: self.accepted_ms,
-            progress,
-        })
-    }
-}
-
-impl OutcomeRow {
-    fn of(uuid: Uuid, ended: &Ended, output_hash: Option<String>) -> Self {
-        let (output, failure) = match &ended.outcome.result {
-            Ok(_) if output_hash.is_some() => (None, None),
-            Ok(output) => (Some(output.to_string()), None),
-            Err(failure) => (None, Some(failure)),
-        };
-        Self {
-            id: RecordId::new("outcome", uuid.to_string()),
-            key: uuid.to_string(),
-            state: ended.outcome.state.name().to_owned(),
-            output,
-            output_hash,
-            code: failure.map(|failure| failure.code.clone().into_owned()),
-            message: failure.map(|failure| failure.message.clone()),
-            started_ms: ended.started_ms,
-            ended_ms: ended.ended_ms,
-            attempts: u64::from(ended.attempts),
-            sandbox: ended.sandbox.map(|level| level.name().to_owned()),
-            log: ended.log.as_deref().map(str::to_owned),
-        }
-    }
-
-    fn ended(self) -> Result<Ended, StoreError> {
-        let state = State::named(&self.state)
-            .ok_or_else(|| StoreError::Failed(format!("there is no state {:?}", self.state)))?;
-        let result = match self.output {
-            Some(output) => Ok(output.into()),
-            None => Err(Failure {
-                code: self.code.unwrap_or_default().into(),
-                message: self.message.unwrap_or_default(),
-            }),
-        };
-        Ok(Ended {
-            outcome: Outcome { state, result },
-            started_ms: self.started_ms,
-            ended_ms: self.ended_ms,
-            attempts: u32::try_from(self.attempts).unwrap_or(u32::MAX),
-            sandbox: self.sandbox.as_deref().and_then(Level::named),
-            log: self.log.map(Into::into),
-        })
-    }
 }
