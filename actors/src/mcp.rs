@@ -20,6 +20,9 @@ mod definition;
 pub use bounded::{Bound, Way};
 pub use connection::{Connection, Ears, in_words, shortened};
 
+/// How many characters of the name of a tool that is refused are told.
+const MAX_SHOWN: usize = 256;
+
 /// How many tools are read of one server.
 const MAX_TOOLS: usize = 10_000;
 
@@ -32,18 +35,26 @@ pub struct Found {
     pub definition: String,
 }
 
-/// All tools of the MCP server that is this source. One that cannot be a definition, or is listed again, is left out, and
-/// logged.
+/// The tools of a server.
+#[derive(Debug, Default, PartialEq)]
+pub struct Tools {
+    /// Those that a definition can run.
+    pub found: Vec<Found>,
+    /// Why each of the others cannot be one: its name, and what is wrong with it.
+    pub refused: Vec<String>,
+}
+
+/// All tools of the MCP server that is this source.
 ///
 /// # Errors
 /// What went wrong, to read on after the source's name.
-pub async fn tools(egress: &Egress, source: &SourceSettings) -> Result<Vec<Found>, String> {
+pub async fn tools(egress: &Egress, source: &SourceSettings) -> Result<Tools, String> {
     let limit = Duration::from_millis(source.timeout_ms);
     let found = tokio::time::timeout(limit, listed(egress, source)).await;
     found.unwrap_or_else(|_| Err(format!("took longer than {} ms", source.timeout_ms)))
 }
 
-async fn listed(egress: &Egress, source: &SourceSettings) -> Result<Vec<Found>, String> {
+async fn listed(egress: &Egress, source: &SourceSettings) -> Result<Tools, String> {
     let bound = Bound::new(max_bytes(source));
     // What it logs is nobody's: the latest line is kept until the next.
     let ears = Ears { said: Arc::new(LogRing::new(1)), line_bytes: 0, bound: bound.clone() };
@@ -90,7 +101,7 @@ async fn connect(
 }
 
 /// All pages of the list. A server that never comes to an end is ended by its number of tools, or by the time.
-async fn pages(connection: &Connection, source: &SourceSettings) -> Result<Vec<Found>, String> {
+async fn pages(connection: &Connection, source: &SourceSettings) -> Result<Tools, String> {
     let mut list = List::default();
     let mut cursor = None;
     loop {
@@ -100,7 +111,7 @@ async fn pages(connection: &Connection, source: &SourceSettings) -> Result<Vec<F
         // Some say by an empty cursor that there is no more.
         match next.filter(|next| !next.is_empty()) {
             Some(next) => cursor = Some(next),
-            None => return list.all(),
+            None => return Ok(list.tools),
         }
     }
 }
@@ -108,44 +119,38 @@ async fn pages(connection: &Connection, source: &SourceSettings) -> Result<Vec<F
 /// What was listed so far.
 #[derive(Default)]
 struct List {
-    found: Vec<Found>,
-    tools: usize,
+    tools: Tools,
+    count: usize,
     bytes: usize,
-    /// Why the first of those that were left out was.
-    problem: Option<String>,
 }
 
 impl List {
     fn add(&mut self, tools: &[Tool], source: &SourceSettings) -> Result<(), String> {
-        self.tools += tools.len();
-        if self.tools > MAX_TOOLS {
+        self.count += tools.len();
+        if self.count > MAX_TOOLS {
             return Err(format!("has more than {MAX_TOOLS} tools"));
         }
         for tool in tools {
             // The first of a name is the one that is called by it.
-            if self.found.iter().any(|found| found.name == tool.name) {
-                tracing::warn!(source = source.name, tool = %tool.name, "a tool that is listed twice is left out");
-                continue;
-            }
-            match definition::of(tool, source) {
+            let definition = if self.tools.found.iter().any(|found| found.name == tool.name) {
+                Err("it is listed twice".to_owned())
+            } else {
+                definition::of(tool, source)
+            };
+            match definition {
                 Ok(definition) => {
                     self.bytes += definition.len();
-                    self.found.push(Found { name: tool.name.to_string(), definition });
+                    self.tools.found.push(Found { name: tool.name.to_string(), definition });
                 }
                 Err(problem) => {
-                    tracing::warn!(source = source.name, tool = %tool.name, problem, "a tool is left out");
-                    self.problem.get_or_insert(problem);
+                    let name = crate::json::shortened(&tool.name, MAX_SHOWN);
+                    let problem = format!("the tool {name:?}: {problem}");
+                    self.bytes += problem.len();
+                    self.tools.refused.push(problem);
                 }
             }
         }
         if self.bytes > max_bytes(source) { Err(too_large(source)) } else { Ok(()) }
-    }
-
-    fn all(self) -> Result<Vec<Found>, String> {
-        match self.problem {
-            Some(problem) if self.found.is_empty() => Err(format!("has no tool that can be used: {problem}")),
-            _ => Ok(self.found),
-        }
     }
 }
 
@@ -173,18 +178,13 @@ mod tests {
     }
 
     #[test]
-    fn a_tool_without_a_usable_name_is_left_out_unless_there_is_no_other() {
+    fn a_tool_that_cannot_be_a_definition_is_told_by_its_name() {
         let mut list = List::default();
-        list.add(&[named("a/b")], &source()).expect("within bounds");
-        assert!(list.all().expect_err("none is left").contains("no tool that can be used"));
-        let mut list = List::default();
-        list.add(&[named("a/b"), named("good")], &source()).expect("within bounds");
-        let names: Vec<_> = list.all().expect("one is left").into_iter().map(|found| found.name).collect();
-        assert_eq!(names, ["good"]);
-        assert_eq!(List::default().all().expect("a server may have none"), []);
-        let mut list = List::default();
-        list.add(&[named("good"), named("good")], &source()).expect("within bounds");
-        assert_eq!(list.all().expect("one is left").len(), 1);
+        list.add(&[named("a/b"), named("good"), named("good")], &source()).expect("within bounds");
+        let Tools { found, refused } = list.tools;
+        assert_eq!(found.into_iter().map(|found| found.name).collect::<Vec<_>>(), ["good"]);
+        assert!(refused[0].starts_with("the tool \"a/b\": ") && refused[0].contains('/'), "{refused:?}");
+        assert_eq!(refused[1..], ["the tool \"good\": it is listed twice"]);
     }
 
     #[test]

@@ -165,7 +165,7 @@ pub enum Msg {
     /// Ask the source of a definition for what it is now, and write what has changed.
     Refresh { current: Arc<Compiled>, permit: Option<OwnedSemaphorePermit>, reply: Reply<Arc<Compiled>> },
     /// Answer with all that a source lists of a kind.
-    List { kind: Kind, source: String, permit: OwnedSemaphorePermit, reply: Reply<Vec<Definition>> },
+    List { kind: Kind, source: String, permit: OwnedSemaphorePermit, reply: Reply<Vec<Result<Definition>>> },
     /// Make an API key.
     CreateKey { new: Box<NewKey>, permit: OwnedSemaphorePermit, reply: Reply<Issued> },
     /// Revoke an API key.

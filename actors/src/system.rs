@@ -382,7 +382,7 @@ impl System {
     ///
     /// # Errors
     /// `not_found`, `source_unavailable`; `overloaded`, `unavailable`.
-    pub(crate) async fn list_source(&self, kind: Kind, source: &str) -> Result<Vec<Definition>> {
+    pub(crate) async fn list_source(&self, kind: Kind, source: &str) -> Result<Vec<Result<Definition>>> {
         let source = source.to_owned();
         self.ask_at_once(&self.inner.source_admission, |permit, reply| registry::Msg::List {
             kind,

@@ -65,7 +65,7 @@ impl<R: Registered> Bulk<R> {
     }
 
     /// Register all that a configured source lists: the operations of an OpenAPI document as functions, the tools of an MCP
-    /// server as tools. The answer is as for a body of JSON lines.
+    /// server as tools. The answer is as for a body of JSON lines; a tool that cannot be a definition is one that failed.
     #[oai(path = "/import/:source", method = "post")]
     async fn import_source(
         &self,
@@ -137,12 +137,12 @@ fn import_all(
     acting: Acting,
     kind: Kind,
     options: ImportOptions,
-    definitions: Vec<Definition>,
+    definitions: Vec<Result<Definition>>,
 ) -> Reply<200> {
     let (results, written) = results();
     let mut importer = Importer { acting, kind, options, results, tally: Tally::default() };
     tokio::spawn(async move {
-        let mut numbered = (1..).zip(definitions.into_iter().map(Ok)).peekable();
+        let mut numbered = (1..).zip(definitions).peekable();
         while numbered.peek().is_some() {
             if importer.write(numbered.by_ref().take(BATCH_LINES).collect()).await.is_none() {
                 return;

@@ -369,6 +369,15 @@ async fn registered(source: &str) -> Value {
     assert!(refused.refusal().0.contains("/a: "), "{refused:?}");
     let (status, told) = service.rest("POST", "/tool/register/demo.none", "").await;
     assert_eq!((status, &told["code"]), (404, &json!("not_found")), "{told}");
+    let import = service.client().post(service.url("/tools/import/demo")).send().await.unwrap();
+    let lines: Vec<Value> =
+        import.text().await.unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let failed: Vec<&Value> = lines.iter().filter(|line| line["result"] == "failed").collect();
+    assert_eq!((failed.len(), &failed[0]["code"]), (1, &json!("invalid")), "{lines:?}");
+    assert!(failed[0]["error"].as_str().unwrap().contains("\"files/read\""), "{failed:?}");
+    let tally = &lines.last().unwrap()["data"];
+    assert_eq!((&tally["exists"], &tally["failed"]), (&json!(1), &json!(1)), "{tally}");
+    assert_eq!(tally["created"], json!(lines.len() - 3), "{tally}");
     stored
 }
 

@@ -52,8 +52,8 @@ struct Listed {
     operation: Option<String>,
     /// Whether that alone is what it is known by.
     is_made: bool,
-    /// A definition's JSON text.
-    text: String,
+    /// A definition's JSON text, or why it cannot be one.
+    text: std::result::Result<String, Problem>,
 }
 
 /// What one source says.
@@ -133,7 +133,7 @@ pub async fn refresh(
     }
 }
 
-/// All definitions of a kind that a source lists.
+/// All that a source lists of a kind: each as a definition, or why it cannot be one.
 ///
 /// # Errors
 /// `not_found` where there is no such source, or it lists none of this kind; `source_unavailable`.
@@ -142,7 +142,7 @@ pub async fn list(
     sources: &[SourceSettings],
     name: &str,
     kind: Kind,
-) -> Result<Vec<Definition>> {
+) -> Result<Vec<Result<Definition>>> {
     let source = sources.iter().find(|source| source.name == name);
     let source = source.filter(|source| source.lists(kind)).ok_or_else(|| {
         let message = format!("there is no source {name:?} that lists its {}s", kind.name());
@@ -151,7 +151,8 @@ pub async fn list(
     let listing = async {
         let parsed = listed(egress, source, kind, &Provenance::default()).await?;
         let (found, provenance) = parsed.unwrap_or_default();
-        found.into_iter().map(|listed| listed.definition(kind, &provenance)).collect()
+        let definition = |listed: Listed| listed.definition(kind, &provenance).map_err(Error::invalid);
+        Ok(found.into_iter().map(definition).collect())
     };
     in_time(source, listing).await
 }
@@ -197,7 +198,8 @@ async fn ask(
     let place = match &known.operation {
         Some(operation) => found.iter().position(|listed| listed.operation.as_ref() == Some(operation)),
         None => {
-            let has_id = |listed: &Listed| Definition::parse(kind, &listed.text).is_ok_and(|it| it.id == id);
+            let is_it = |text: &String| Definition::parse(kind, text).is_ok_and(|it| it.id == id);
+            let has_id = |listed: &Listed| listed.text.as_ref().is_ok_and(is_it);
             found.iter().position(has_id).or_else(|| found.iter().position(|listed| listed.name == id))
         }
     };
@@ -207,7 +209,7 @@ async fn ask(
         return found.definition(kind, &provenance).map(Answer::Definition);
     };
     let provenance = Provenance { operation: Some(operation.clone()), ..provenance };
-    let definition = with_provenance(kind, &found.text, &provenance)?;
+    let definition = with_provenance(kind, found.text.as_ref().map_err(Clone::clone)?, &provenance)?;
     // What a version is called by stays what it was when the document has another one.
     let of = |id| version::split(id).map(|(_, version)| version);
     if of(id).is_some() && of(id) != of(&definition.id) {
@@ -219,7 +221,8 @@ async fn ask(
 impl Listed {
     fn definition(&self, kind: Kind, provenance: &Provenance) -> std::result::Result<Definition, Problem> {
         let operation = self.operation.clone().filter(|_| self.is_made);
-        with_provenance(kind, &self.text, &Provenance { operation, ..provenance.clone() })
+        let text = self.text.as_ref().map_err(Clone::clone)?;
+        with_provenance(kind, text, &Provenance { operation, ..provenance.clone() })
     }
 }
 
@@ -231,15 +234,11 @@ async fn listed(
     known: &Provenance,
 ) -> std::result::Result<Option<(Vec<Listed>, Provenance)>, Problem> {
     if kind == Kind::Tool {
-        let found = mcp::tools(egress, source).await?;
+        let mcp::Tools { found, refused } = mcp::tools(egress, source).await?;
         // They are asked for by their ids, which have the prefix.
-        let listed = |found: mcp::Found| Listed {
-            name: String::new(),
-            operation: None,
-            is_made: false,
-            text: found.definition,
-        };
-        let found = found.into_iter().map(listed).collect();
+        let listed = |text| Listed { name: String::new(), operation: None, is_made: false, text };
+        let texts = found.into_iter().map(|found| Ok(found.definition)).chain(refused.into_iter().map(Err));
+        let found = texts.map(listed).collect();
         let url = source.mcp_url.as_deref().map(without_credentials);
         return Ok(Some((found, Provenance { source: source.name.clone(), url, ..Provenance::default() })));
     }
@@ -265,7 +264,7 @@ async fn listed(
         name: found.name,
         operation: Some(found.operation),
         is_made: found.is_made,
-        text: found.definition,
+        text: Ok(found.definition),
     };
     Ok(Some((found.into_iter().map(listed).collect(), provenance)))
 }

@@ -263,7 +263,7 @@ impl Acting {
     ///
     /// # Errors
     /// `forbidden`, `not_found`, `source_unavailable`; `overloaded`, `unavailable`.
-    pub async fn list_source(&self, kind: Kind, source: &str) -> Result<Vec<Definition>> {
+    pub async fn list_source(&self, kind: Kind, source: &str) -> Result<Vec<Result<Definition>>> {
         self.may(Action::DefinitionImport, source, &[Scope::Write])?;
         self.system.list_source(kind, source).await
     }

@@ -97,6 +97,12 @@ def picture() -> Image:
     return Image(data=b"\x89PNG", format="png")
 
 
+@server.tool(name="files/read")
+def read() -> str:
+    """Has a name that no tool of the service can have."""
+    return ""
+
+
 def note(mark: str, word: str) -> None:
     if mark:
         with open(mark, "a", encoding="utf-8") as file:
