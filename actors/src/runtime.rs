@@ -1,7 +1,8 @@
 //! How an execution runs: one file for each way. The kinds are ours and closed, so they are an enum and a match.
 
 use std::ffi::OsString;
-use std::os::unix::fs::PermissionsExt;
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -177,14 +178,28 @@ impl Context {
 }
 
 /// What tells the containers of this service from those of another on the same engine: a name that stays with its
-/// data.
+/// data. A copy of the folder has another inode, and is another service.
 fn instance(data: &Path) -> Result<String, String> {
     let file = data.join("instance");
-    if let Ok(name) = std::fs::read_to_string(&file) {
-        return Ok(name.trim().to_owned());
+    let unwritable = |error: std::io::Error| format!("the data folder cannot be written: {error}");
+    let inode = std::fs::metadata(data).map_err(unwritable)?.ino();
+    let text = std::fs::read_to_string(&file).unwrap_or_default();
+    let (name, of) = text.trim().split_once(' ').unwrap_or((text.trim(), ""));
+    let name = Uuid::parse_str(name).ok().filter(|_| of.is_empty() || of == inode.to_string());
+    if let Some(name) = name
+        && !of.is_empty()
+    {
+        return Ok(name.to_string());
     }
-    let name = Uuid::now_v7().to_string();
-    std::fs::write(&file, &name).map_err(|error| format!("the data folder cannot be written: {error}"))?;
+    let name = name.unwrap_or_else(Uuid::now_v7).to_string();
+    let write = || {
+        let part = data.join("instance.part");
+        let mut written = std::fs::File::create(&part)?;
+        written.write_all(format!("{name} {inode}").as_bytes())?;
+        written.sync_all()?;
+        std::fs::rename(&part, &file)
+    };
+    write().map_err(unwritable)?;
     Ok(name)
 }
 
@@ -294,4 +309,34 @@ async fn run_wasm(
     let folders = folders.collect::<Result<Vec<_>, _>>()?;
     let lines = Lines::of(job, context);
     wasm::run(warm, job, &context.wasm, &file, lease.pin().as_str(), lines, bounds, stop, folders).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_a_service_stays_with_its_data_and_is_not_that_of_a_copy() {
+        let folders = tempfile::tempdir().expect("a folder");
+        let folder = |name: &str| {
+            let folder = folders.path().join(name);
+            std::fs::create_dir_all(&folder).expect("made");
+            folder
+        };
+        let (first, copy) = (folder("first"), folder("copy"));
+        let name = instance(&first).expect("made");
+        assert_eq!(instance(&first), Ok(name.clone()));
+        std::fs::copy(first.join("instance"), copy.join("instance")).expect("copied");
+        let other = instance(&copy).expect("another");
+        assert_ne!(other, name);
+        assert_eq!((instance(&copy), instance(&first)), (Ok(other), Ok(name.clone())));
+        // As it was written before: a name alone. What is none, as after a loss of power, is no name of all containers.
+        std::fs::write(first.join("instance"), &name).expect("written");
+        assert_eq!((instance(&first), instance(&first)), (Ok(name.clone()), Ok(name.clone())));
+        for text in ["", " ", "*", "no name 1"] {
+            std::fs::write(first.join("instance"), text).expect("written");
+            let new = instance(&first).expect("a new one");
+            assert!(Uuid::parse_str(&new).is_ok() && new != name, "{new}");
+        }
+    }
 }

@@ -1,10 +1,14 @@
 //! Executions in containers, on a real engine.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use tokio::io::copy_bidirectional;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Notify;
 
 use crate::podman::{IMAGE, Podman, address, podman};
 use crate::program::{lines, tool};
@@ -345,8 +349,59 @@ async fn an_engine_that_is_gone_is_told_and_found_again() {
     assert_eq!(talking.rest().await.error().1, "engine_unavailable");
     // What went on without its engine's service is removed once that is back.
     let _engine = podman.serve(&socket).await;
-    assert_eq!(*service.run("tool", "fresh", json!({})).await.output(), json!({}));
     eventually("no container is left", PATIENCE, || podman.containers(&service).is_empty()).await;
+    assert_eq!(*service.run("tool", "fresh", json!({})).await.output(), json!({}));
+}
+
+/// What stands between the service and its engine, and can cut all connections that there are; there may be others at once.
+async fn proxy(socket: &Path, engine: String) -> Arc<Notify> {
+    let (cut, listener) = (Arc::new(Notify::new()), UnixListener::bind(socket).unwrap());
+    let cutting = cut.clone();
+    tokio::spawn(async move {
+        loop {
+            let (mut client, _) = listener.accept().await.unwrap();
+            let (engine, cutting) = (engine.clone(), cutting.clone());
+            tokio::spawn(async move {
+                let mut engine = UnixStream::connect(engine.trim_start_matches("unix://")).await.unwrap();
+                tokio::select! {
+                    _ = copy_bidirectional(&mut client, &mut engine) => {}
+                    () = cutting.notified() => {}
+                }
+            });
+        }
+    });
+    cut
+}
+
+#[tokio::test]
+async fn an_output_that_was_cut_off_is_no_output() {
+    let Some(podman) = podman().await else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("cut.sock");
+    let cut = proxy(&socket, podman.socket()).await;
+    let service = launch(&address(&socket)).start().await;
+    for mode in MODES {
+        let script = "echo first; echo here >&2; sleep 4; echo second";
+        service.create(&tool(mode, shell(mode, script))).await;
+        let mut talking = service.socket("/tool").await;
+        talking.send(&request_with("tool", mode, json!({}), json!({ "stream": true }))).await;
+        while talking.frame().await.unwrap()["line"] != "here" {}
+        cut.notify_waiters();
+        let talk = talking.rest().await;
+        let (error, code) = talk.error();
+        assert!(["engine_unavailable", "container_ended"].contains(&code), "{mode}: {code}: {error}");
+    }
+    eventually("no container is left", PATIENCE, || podman.containers(&service).is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_part_that_was_ended_for_its_memory_is_told_where_the_rest_made_do_without_it() {
+    let Some(bench) = Bench::new().await else { return };
+    for mode in ["warm", "warm_once"] {
+        let script = "head -c 300000000 /dev/zero | tail | wc -c";
+        let talk = bench.run(mode, shell(mode, script), json!({})).await;
+        assert_eq!(talk.error().1, "memory_exceeded", "{mode}: {talk:?}");
+    }
 }
 
 async fn assert_unavailable(service: &Service, folder: &Path) {

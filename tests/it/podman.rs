@@ -96,7 +96,8 @@ impl Podman {
     /// The containers of this service, running or not.
     pub fn containers(&self, service: &Service) -> Vec<String> {
         let name = std::fs::read_to_string(service.path("data/instance")).unwrap();
-        let label = format!("label=org-executor={}", name.trim());
+        let name = name.split(' ').next().unwrap();
+        let label = format!("label=org-executor={name}");
         let mut command = podman_in(&self.folder, "podman");
         let output = command.args(["ps", "-a", "-q", "--no-trunc", "--filter", &label]).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -144,8 +144,9 @@ impl Ended {
     fn check(&self, bounds: &Bounds, lines: &Lines<'_>) -> Result<(), Outcome> {
         let Self { status, is_out_of_memory, took } = *self;
         match status {
-            0 => Ok(()),
+            // Also where the first process made do without the one that was ended for it.
             _ if is_out_of_memory => Err(bounds.memory_exceeded()),
+            0 => Ok(()),
             OUT_OF_CPU if bounds.cpu.is_some() => Err(bounds.cpu_exceeded()),
             // Who ignores SIGXCPU is ended by SIGKILL.
             KILLED if bounds.cpu.is_some_and(|cpu| took >= cpu) => Err(bounds.cpu_exceeded()),

@@ -1,6 +1,7 @@
 //! The engine: where it is found, whether it answers, and that nothing is left on it. It may go and come back at any
 //! time; each use finds it anew when it did.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use bollard::Docker;
 use bollard::errors::Error;
 use bollard::query_parameters::{ListContainersOptions, PruneContainersOptions, RemoveContainerOptions};
 use futures_util::StreamExt;
+use tokio::runtime::Handle;
 use tokio::sync::{OnceCell, RwLock, RwLockReadGuard};
 
 use super::image::Pulls;
@@ -27,6 +29,15 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// How often it is looked whether an earlier process left anything.
 const ROUNDS: u32 = 10;
 
+/// How long removing a container may take.
+const REMOVAL: Duration = Duration::from_secs(10);
+
+/// How often an engine that was gone is looked for, as long as it has containers that are to be removed.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// How long removing all of them may take when the service ends.
+const CLOSING: Duration = Duration::from_secs(15);
+
 /// How many containers are removed at one time.
 const REMOVED_AT_ONCE: usize = 4;
 
@@ -44,6 +55,8 @@ struct Shared {
     swept: OnceCell<()>,
     /// Containers that could not be removed since their engine was gone, with their engine.
     left: Mutex<Vec<(Docker, String)>>,
+    /// Whether somebody looks for their engine.
+    is_minded: AtomicBool,
     pulls: Pulls,
     /// Held while a container is made; true once the service ends and none is made any more.
     closed: RwLock<bool>,
@@ -58,6 +71,7 @@ impl Engine {
             answered: Mutex::default(),
             swept: OnceCell::new(),
             left: Mutex::default(),
+            is_minded: AtomicBool::new(false),
             pulls: Pulls::default(),
             closed: RwLock::default(),
         }))
@@ -83,10 +97,18 @@ impl Engine {
     /// Removes all containers of this service, before it ends; none is made any more.
     pub async fn close(&self) {
         *self.0.closed.write().await = true;
-        let known = self.answered().clone();
-        if let Some(docker) = known {
+        if !self.0.swept.initialized() {
+            return;
+        }
+        let closing = async {
             // Told in the log; the next process looks again.
-            let _ = self.sweep_on(&docker).await;
+            match self.reach().await {
+                Ok(docker) => drop(self.sweep_on(&docker).await),
+                Err(why) => tracing::warn!(why, "containers may be left"),
+            }
+        };
+        if tokio::time::timeout(CLOSING, closing).await.is_err() {
+            tracing::warn!("the engine does not remove its containers in time, and they are left");
         }
     }
 
@@ -164,11 +186,35 @@ impl Engine {
 
     /// Removes a container, running or not. What cannot be removed now is removed when the engine is back.
     pub async fn remove(&self, docker: &Docker, name: &str) {
-        if let Err(error) = remove(docker, name).await {
-            tracing::warn!(%error, name, "a container could not be removed and is kept in mind");
-            *self.answered() = None;
-            self.left().push((docker.clone(), name.to_owned()));
+        let problem = match tokio::time::timeout(REMOVAL, remove(docker, name)).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("it took longer than {} s", REMOVAL.as_secs()),
+        };
+        tracing::warn!(problem, name, "a container could not be removed and is kept in mind");
+        *self.answered() = None;
+        self.left().push((docker.clone(), name.to_owned()));
+        self.mind();
+    }
+
+    /// Looks for the engine until nothing is left on it.
+    fn mind(&self) {
+        let Ok(runtime) = Handle::try_current() else { return };
+        if self.0.is_minded.swap(true, Ordering::AcqRel) {
+            return;
         }
+        let engine = self.clone();
+        runtime.spawn(async move {
+            while !engine.left().is_empty() {
+                tokio::time::sleep(AGAIN).await;
+                // Whoever needs it is told why it cannot be reached.
+                drop(engine.reach().await);
+            }
+            engine.0.is_minded.store(false, Ordering::Release);
+            if !engine.left().is_empty() {
+                engine.mind();
+            }
+        });
     }
 
     /// Finds an engine that answers: first the one that did last.

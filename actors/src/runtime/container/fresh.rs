@@ -23,6 +23,9 @@ use crate::runtime::stop::Stop;
 /// How long a container that is being started while its execution is ended may take until it can be removed.
 const SETTLE: Duration = Duration::from_secs(10);
 
+/// How much longer than its output a container may be there: closing its output is the last that a program does.
+const LONGER: Duration = Duration::from_secs(1);
+
 /// Runs one execution in a container of its own.
 ///
 /// # Errors
@@ -102,6 +105,8 @@ struct Running {
     instance: Instance,
     output: AttachContainerResults,
     input: Option<AttachContainerResults>,
+    /// When it was about to be started.
+    since: Instant,
 }
 
 impl Running {
@@ -112,8 +117,9 @@ impl Running {
         // A connection of its own: when a program does not read its input, Podman ends the one on which it came,
         // with what it printed. Both must carry the output, or Podman waits for one that nobody reads.
         let input = if is_fed { Some(instance.attach(true).await?) } else { None };
+        let since = Instant::now();
         instance.start().await?;
-        Ok(Self { instance, output, input })
+        Ok(Self { instance, output, input, since })
     }
 
     /// Feeds and reads the container until it ends.
@@ -145,7 +151,15 @@ impl Running {
             }
         }
         lines.finish();
-        Ok((stdout, stop.or(self.instance.exit()).await?))
+        let heard = self.since.elapsed();
+        let exit = stop.or(self.instance.exit()).await?;
+        // What a connection that broke did not bring is not known, and what it brought is not all.
+        if exit.ran.is_some_and(|ran| ran > heard + LONGER) {
+            let message =
+                "the connection to the container broke while it ran, or its output was closed early";
+            return Err(Outcome::failed("engine_unavailable", message));
+        }
+        Ok((stdout, exit))
     }
 }
 

@@ -55,6 +55,8 @@ pub struct Exit {
     pub status: i64,
     /// Whether the kernel ended something in it for its memory.
     pub is_out_of_memory: bool,
+    /// How long it ran, where the engine tells.
+    pub ran: Option<Duration>,
 }
 
 impl Instance {
@@ -108,6 +110,7 @@ impl Instance {
                         return Ok(Exit {
                             status: state.exit_code.unwrap_or_default(),
                             is_out_of_memory: state.oom_killed.unwrap_or_default(),
+                            ran: between(state.started_at.as_deref(), state.finished_at.as_deref()),
                         });
                     }
                 }
@@ -159,6 +162,12 @@ impl Drop for Instance {
             runtime.spawn(async move { engine.remove(&docker, &name).await });
         }
     }
+}
+
+/// How much time there is between these two moments (RFC 3339).
+fn between(from: Option<&str>, to: Option<&str>) -> Option<Duration> {
+    let moment = |text: &str| chrono::DateTime::parse_from_rfc3339(text).ok();
+    (moment(to?)? - moment(from?)?).to_std().ok()
 }
 
 /// What a container is allowed.
@@ -258,4 +267,19 @@ fn own_limit(resource: Resource) -> u64 {
 
 fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn engines_tell_moments_in_any_offset() {
+        let ran = |from, to| between(Some(from), Some(to)).map(|ran| ran.as_millis());
+        assert_eq!(ran("2026-11-27T01:09:10.5Z", "2026-11-27T01:09:13.123456789Z"), Some(2_623));
+        assert_eq!(ran("2026-11-27T01:09:10.5+02:00", "2026-11-26T23:09:11.5Z"), Some(1_000));
+        assert_eq!(ran("0001-01-01T00:00:00Z", "0001-01-01T00:00:00Z"), Some(0));
+        assert_eq!(ran("2026-11-27T01:09:10Z", "2026-11-27T01:09:09Z"), None);
+        assert_eq!((ran("", "x"), between(None, None)), (None, None));
+    }
 }
