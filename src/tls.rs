@@ -94,6 +94,12 @@ impl Tls {
 fn read(config: &TlsConfig) -> Result<Arc<CertifiedKey>> {
     let (certificate, key) = (Path::new(&config.certificate), Path::new(&config.key));
     let unreadable = |what: &str, file: &Path| format!("tls.{what} = {file:?} cannot be read");
+    for (what, file) in [("certificate", certificate), ("key", key)] {
+        // Whoever reads of a pipe waits for who writes to it.
+        if !file.metadata().with_context(|| unreadable(what, file))?.is_file() {
+            bail!("tls.{what} = {file:?} is no file");
+        }
+    }
     let chain = CertificateDer::pem_file_iter(certificate)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .with_context(|| unreadable("certificate", certificate))?;

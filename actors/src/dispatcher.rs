@@ -88,6 +88,8 @@ pub enum Msg {
     Recovered(Result<crate::error::Result<Recovered>, Panicked>),
     /// Ask the journal once more what is open.
     RecoverAgain,
+    /// These, which ended, are not on record any more.
+    Forgotten(HashSet<Uuid>),
     /// Time to look at idle executors and unwritten records.
     Tick,
     /// Take nothing new in, and answer when nothing runs and all is recorded.
@@ -306,6 +308,7 @@ impl State {
             Msg::ExecutorDown(executor) => self.executor_down(executor),
             Msg::PoolDown(runtime) => self.pool_down(runtime),
             Msg::Resize(pools) => self.resize(pools),
+            Msg::Forgotten(uuids) => self.remembered.forget(&uuids),
             Msg::Tick => self.tick(Instant::now()),
             #[cfg(feature = "faults")]
             Msg::Panic => panic!("a test told the dispatcher to panic"),

@@ -128,7 +128,7 @@ impl Record {
 }
 
 /// What a journal starts with.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Args {
     /// How the others are found.
     pub names: Names,
@@ -320,8 +320,8 @@ impl State {
     }
 
     fn sweep(&mut self) {
-        let (lease, settings) = (self.args.lease.clone(), self.args.settings.clone());
-        let sweep = async move { retention::sweep(&lease, &settings).await };
+        let Args { names, lease, settings } = self.args.clone();
+        let sweep = async move { retention::sweep(&lease, &names, &settings).await };
         self.effects.run(sweep, |result| {
             match result {
                 Ok(Ok(0)) | Err(Panicked) => {}

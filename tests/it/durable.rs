@@ -226,11 +226,6 @@ async fn old_executions_are_forgotten_by_number() {
         assert_eq!((status, &answer["data"]["output"]), (200, &json!(1)), "{answer}");
         uuids.push(answer["data"]["uuid"].as_str().unwrap().to_owned());
     }
-    // What is remembered in memory is forgotten with the process.
-    let service =
-        killed_with(service, |launch| launch.set("JOURNAL__KEEP_COUNT", 10).set("JOURNAL__SWEEP_MS", 50))
-            .await
-            .0;
     let deadline = Instant::now() + PATIENCE;
     loop {
         let (_, answer) = service.rest("GET", "/executions?limit=100", "").await;

@@ -28,6 +28,16 @@ pub(crate) async fn open_offline(settings: &Settings, may_be_made: bool) -> Resu
         let message = format!("there is no store at `store.url`, which is {:?}", settings.store.url);
         return Err(Error::new(Code::NotFound, message));
     }
+    // The files that it would make could not be opened by the service.
+    if let Some(owner) = location.owner()
+        && owner != nix::unistd::geteuid()
+    {
+        let user = nix::unistd::User::from_uid(owner).ok().flatten();
+        let user = user.map_or_else(|| owner.to_string(), |user| user.name);
+        let message =
+            format!("the store belongs to the user {user:?}, who alone works on it without a service");
+        return Err(Error::new(Code::Forbidden, message));
+    }
     let opened = Store::open(location, Memory(settings.store.memory_mb)).await;
     opened.map_err(|error| Error::unavailable(error.to_string()))
 }

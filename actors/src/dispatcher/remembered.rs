@@ -1,6 +1,6 @@
 //! The executions that ended last, so that a late wish about one is answered at once. Bounded in number and in bytes.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -41,6 +41,21 @@ impl Remembered {
             }
             self.bytes -= self.all.remove(&oldest).map_or(0, |snapshot| weight(&snapshot));
         }
+    }
+
+    /// Forgets these.
+    pub fn forget(&mut self, uuids: &HashSet<Uuid>) {
+        let (all, keys, bytes) = (&mut self.all, &mut self.keys, &mut self.bytes);
+        self.order.retain(|(uuid, key)| {
+            if !uuids.contains(uuid) {
+                return true;
+            }
+            if let Some(key) = key {
+                keys.remove(key);
+            }
+            *bytes -= all.remove(uuid).map_or(0, |snapshot| weight(&snapshot));
+            false
+        });
     }
 
     /// One that is remembered.
@@ -98,6 +113,18 @@ mod tests {
         (0..=last).chain(1..=last).for_each(|number| remembered.insert(snapshot(number, 2), None));
         let knows = |number| remembered.ended(Uuid::from_u128(number)).is_some();
         assert!(!knows(0) && knows(1) && knows(last));
+    }
+
+    #[test]
+    fn what_is_forgotten_is_not_there_any_more_nor_is_its_key() {
+        let mut remembered = Remembered::default();
+        let key = |number: u128| Key(format!("{number}").into());
+        (0..4).for_each(|number| remembered.insert(snapshot(number, 2), Some(key(number))));
+        remembered.forget(&HashSet::from([1, 3, 9].map(Uuid::from_u128)));
+        let known: Vec<bool> = (0..4).map(|number| remembered.of_key(&key(number)).is_some()).collect();
+        assert_eq!((known, remembered.all().count()), (vec![true, false, true, false], 2));
+        remembered.forget(&HashSet::from([0, 2].map(Uuid::from_u128)));
+        assert_eq!((remembered.bytes, remembered.order.len()), (0, 0));
     }
 
     #[test]

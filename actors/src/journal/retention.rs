@@ -1,18 +1,20 @@
 //! What is forgotten: executions that ended long ago, and the oldest where there are too many or their outputs
 //! take too much room.
 
+use crate::dispatcher;
 use crate::execution::now_ms;
+use crate::names::Names;
 use crate::registry::{Lease, StoreError};
 use crate::settings::JournalSettings;
 
 /// How many are forgotten in one commit: others write between two.
 const BATCH: u64 = 500;
 
-/// Forgets what the settings say. How many those were.
+/// Forgets what the settings say, and has the dispatcher forget it. How many those were.
 ///
 /// # Errors
 /// The store erred; the rest is tried at the next time.
-pub async fn sweep(lease: &Lease, settings: &JournalSettings) -> Result<u64, StoreError> {
+pub async fn sweep(lease: &Lease, names: &Names, settings: &JournalSettings) -> Result<u64, StoreError> {
     let oldest_ms = now_ms().saturating_sub(settings.keep_hours.saturating_mul(3_600_000));
     let (mut count, mut forgotten) = (lease.outcome_count().await?, 0);
     loop {
@@ -28,16 +30,23 @@ pub async fn sweep(lease: &Lease, settings: &JournalSettings) -> Result<u64, Sto
         if keys.is_empty() {
             break;
         }
-        lease.forget(&keys).await?;
+        forget(lease, names, &keys).await?;
         forgotten += keys.len() as u64;
         count = count.saturating_sub(keys.len() as u64);
         tokio::task::yield_now().await;
     }
-    Ok(forgotten + make_room(lease, settings.keep_output_mb.saturating_mul(1 << 20)).await?)
+    Ok(forgotten + make_room(lease, names, settings.keep_output_mb.saturating_mul(1 << 20)).await?)
+}
+
+async fn forget(lease: &Lease, names: &Names, keys: &[String]) -> Result<(), StoreError> {
+    lease.forget(keys).await?;
+    let uuids = keys.iter().filter_map(|key| key.parse().ok()).collect();
+    names.tell(&names.dispatcher(), dispatcher::Msg::Forgotten(uuids));
+    Ok(())
 }
 
 /// Forgets the oldest executions with a large output until these take no more than so many bytes. How many those were.
-async fn make_room(lease: &Lease, bytes: u64) -> Result<u64, StoreError> {
+async fn make_room(lease: &Lease, names: &Names, bytes: u64) -> Result<u64, StoreError> {
     let mut forgotten = 0;
     loop {
         let mut files = lease.sweep_outputs().await?;
@@ -57,7 +66,7 @@ async fn make_room(lease: &Lease, bytes: u64) -> Result<u64, StoreError> {
         if keys.is_empty() {
             return Ok(forgotten);
         }
-        lease.forget(&keys).await?;
+        forget(lease, names, &keys).await?;
         forgotten += keys.len() as u64;
         tokio::task::yield_now().await;
     }

@@ -380,7 +380,7 @@ async fn hits(
                 Arc::new(search.view()?)
             }
         };
-        let found = view.find(kind, &text, limit)?;
+        let found = search.find(&view, kind, &text, limit)?;
         Ok::<_, SearchError>((view, found))
     };
     let found = tokio::task::spawn_blocking(find).await;

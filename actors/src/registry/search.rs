@@ -4,15 +4,17 @@
 //! where the store's clock it has come. What it has not when it is opened, it is given again from there; an index
 //! that cannot be read is made anew. What it finds is read from the store, so that an entry too many does no harm.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use tantivy::collector::TopDocs;
 use tantivy::directory::MmapDirectory;
+use tantivy::directory::error::OpenReadError;
 use tantivy::indexer::UserOperation;
 use tantivy::schema::Term;
-use tantivy::{Index, IndexReader, IndexWriter, ReloadPolicy, Searcher, TantivyDocument};
+use tantivy::{Index, IndexReader, IndexWriter, ReloadPolicy, Searcher, TantivyDocument, TantivyError};
 
 use crate::definition::{Definition, Kind};
 use crate::query::Text;
@@ -218,11 +220,39 @@ impl Search {
         });
         match committed {
             Ok(()) => Ok(clock),
+            Err(error) if is_damage(&error) => {
+                tracing::error!(%error, "the text index is damaged, and is made anew");
+                self.discard(&mut guard);
+                Err(error.into())
+            }
             Err(error) => {
                 tracing::error!(%error, "the text index failed, and is opened again");
                 self.shut(&mut guard);
                 Err(error.into())
             }
+        }
+    }
+
+    /// What is found in a view of it. An index that cannot be read is made anew when it is opened next: its files may be
+    /// damaged, and then its library may panic. Blocks for milliseconds.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn find(&self, view: &View, kind: Kind, text: &Text, limit: usize) -> Result<Found, SearchError> {
+        let found = catch_unwind(AssertUnwindSafe(|| view.find(kind, text, limit)));
+        let found = found.unwrap_or_else(|_| Err(SearchError("its library panicked".into())));
+        found.inspect_err(|error| {
+            tracing::error!(%error, "the text index is damaged, and is made anew");
+            self.discard(&mut lock(&self.writer));
+        })
+    }
+
+    fn discard(&self, writer: &mut MutexGuard<'_, Option<Writer>>) {
+        self.shut(writer);
+        if let Some(folder) = &self.folder
+            && let Err(error) = std::fs::remove_dir_all(folder)
+        {
+            tracing::error!(%error, "the text index cannot be removed");
         }
     }
 
@@ -318,6 +348,19 @@ impl Writer {
     }
 }
 
+/// Whether it says that the index is not as it was written. What the machine did not do says nothing of that.
+fn is_damage(error: &TantivyError) -> bool {
+    match error {
+        TantivyError::IoError(error) => error.raw_os_error().is_none(),
+        TantivyError::OpenReadError(error) => !matches!(error, OpenReadError::IoError { .. }),
+        TantivyError::DataCorruption(_)
+        | TantivyError::DeserializeError(_)
+        | TantivyError::IncompatibleIndex(_)
+        | TantivyError::InternalError(_) => true,
+        _ => false,
+    }
+}
+
 /// A panic of another one leaves what is behind the lock as it was.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -346,7 +389,7 @@ fn opened(folder: Option<&Path>) -> Result<Opened, SearchError> {
 }
 
 fn in_folder(folder: &Path) -> Result<Opened, SearchError> {
-    let directory = MmapDirectory::open(folder).map_err(tantivy::TantivyError::from)?;
+    let directory = MmapDirectory::open(folder).map_err(TantivyError::from)?;
     parts(Index::open_or_create(directory, Fields::schema())?)
 }
 
@@ -387,6 +430,44 @@ mod tests {
         let text = Text::parse(&json!({ "$search": words }), "$text").expect("valid");
         let found = search.view().expect("open").find(Kind::Tool, &text, 100).expect("found");
         found.hits.into_iter().map(|hit| hit.id).collect()
+    }
+
+    #[test]
+    fn an_index_whose_files_are_damaged_is_made_anew() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let place = folder.path().join("search");
+        let all: Vec<Definition> =
+            (0..20).map(|number| tool(&format!("t{number}"), &[], "weather")).collect();
+        let search = Search::new(Some(place.clone()));
+        given(&search, 7, &all);
+        assert_eq!(found(&search, "weather").len(), 20);
+        search.close();
+        for entry in std::fs::read_dir(&place).expect("read") {
+            let path = entry.expect("read").path();
+            if path.extension().is_some_and(|ending| ending == "idx" || ending == "term") {
+                let mut bytes = std::fs::read(&path).expect("read");
+                let inside = bytes.len().saturating_sub(200).max(1);
+                bytes[..inside].iter_mut().step_by(7).for_each(|byte| *byte ^= 0xff);
+                std::fs::write(&path, bytes).expect("written");
+            }
+        }
+        let search = Search::new(Some(place));
+        assert_eq!(search.open().expect("its list of files is whole"), 7);
+        search.take(8, &all[..1].iter().map(Entry::Put).collect::<Vec<_>>());
+        search.levelled();
+        let text = Text::parse(&json!({ "$search": "weather" }), "$text").expect("valid");
+        let asked = || search.find(&search.view()?, Kind::Tool, &text, 100);
+        search.commit().map(drop).and_then(|()| asked().map(drop)).expect_err("it cannot be read");
+        assert_eq!(search.open().expect("made anew"), 0);
+        given(&search, 8, &all);
+        assert_eq!(asked().expect("found").hits.len(), 20);
+    }
+
+    #[test]
+    fn a_disk_that_takes_nothing_is_no_damage() {
+        let io = |error: std::io::Error| TantivyError::IoError(Arc::new(error));
+        assert!(!is_damage(&io(std::io::Error::from_raw_os_error(28))));
+        assert!(is_damage(&io(std::io::Error::other("Unsupported dictionary type"))));
     }
 
     fn example() -> Search {

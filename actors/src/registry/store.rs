@@ -3,7 +3,7 @@
 //! A record keeps the definition's own JSON text, which is the answer, beside the fields that queries need.
 //! Records are addressed by `RecordId`, never by text, so that no id is ever parsed.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -74,6 +74,12 @@ impl Location {
         self.store_folder().is_some_and(|folder| folder.is_dir())
     }
 
+    /// Whose its folder is, where there is one.
+    pub fn owner(&self) -> Option<nix::unistd::Uid> {
+        let about = std::fs::metadata(self.store_folder()?).ok()?;
+        Some(nix::unistd::Uid::from_raw(about.uid()))
+    }
+
     fn store_folder(&self) -> Option<PathBuf> {
         match self {
             Self::Memory => None,
@@ -102,6 +108,8 @@ impl Memory {
 #[derive(Debug)]
 pub struct Store {
     location: Location,
+    /// Which folder it was opened in: another one may come to its place.
+    folder: Option<(u64, u64)>,
     memory: Memory,
     database: RwLock<Option<Surreal<Db>>>,
     /// It was closed for good.
@@ -139,6 +147,7 @@ impl Store {
             outputs,
             search: Arc::new(Search::new(search)),
             clock: AtomicU64::new(0),
+            folder: location.store_folder().as_deref().and_then(identity),
             location,
             memory,
             database: RwLock::new(Some(database)),
@@ -194,6 +203,7 @@ impl Store {
         if self.is_closed.load(Ordering::Acquire) {
             return Err(StoreError::Failed("the store is closed".into()));
         }
+        self.check_place()?;
         let mut database = self.database.write().await;
         if database.is_none() {
             self.wait_for_lock().await?;
@@ -240,6 +250,7 @@ impl Store {
 
     /// The same, by who holds the turn.
     async fn execute_in_turn(&self, sql: &str, bound: Bound) -> Result<(), StoreError> {
+        self.check_place()?;
         self.mend().await?;
         let written = self.query(sql, bound).await.map(|_| ());
         if matches!(written, Err(StoreError::Failed(_))) {
@@ -252,9 +263,18 @@ impl Store {
         Ok(self.query(sql, bound).await?.take(0)?)
     }
 
-    /// Whether the store is open; one that is being reopened is not.
+    /// Whether the store is open where it was made; one that is being reopened is not.
     pub fn is_open(&self) -> bool {
-        self.database.try_read().is_ok_and(|database| database.is_some())
+        self.database.try_read().is_ok_and(|database| database.is_some()) && self.check_place().is_ok()
+    }
+
+    /// What is written into a folder that was removed is gone with this process.
+    fn check_place(&self) -> Result<(), StoreError> {
+        let is_there = || self.location.store_folder().as_deref().and_then(identity) == self.folder;
+        if self.folder.is_none() || is_there() {
+            return Ok(());
+        }
+        Err(StoreError::Failed("its folder was removed or replaced while the service ran".into()))
     }
 
     async fn query(&self, sql: &str, bound: Bound) -> Result<surrealdb::IndexedResults, StoreError> {
@@ -289,6 +309,10 @@ async fn connect(location: &Location, memory: Memory) -> Result<Surreal<Db>, Sto
             made.map_err(|error| StoreError::Failed(format!("the folder {place} cannot be made: {error}")))?;
             if !is_unlocked(&folder) {
                 return Err(StoreError::Failed(format!("the store {place} is in use by another process")));
+            }
+            if has_files(&folder.join("sstables")) && !has_files(&folder.join("manifest")) {
+                let lacks = "has tables and no manifest that names them: a part of it is missing";
+                return Err(StoreError::Failed(format!("the store {place} {lacks}")));
             }
             let begun = segment::begin(&folder);
             begun.map_err(|error| StoreError::Failed(format!("the log of the store {place}: {error}")))?;
@@ -375,6 +399,15 @@ fn probe(folder: &Path) -> std::io::Result<()> {
     probed
 }
 
+/// What no other folder of this machine has: its device and its inode.
+fn identity(folder: &Path) -> Option<(u64, u64)> {
+    std::fs::metadata(folder).ok().map(|about| (about.dev(), about.ino()))
+}
+
+fn has_files(folder: &Path) -> bool {
+    std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some())
+}
+
 /// Whether nobody holds the folder's lock file; a folder without one is free.
 fn is_unlocked(folder: &Path) -> bool {
     let Ok(file) = std::fs::OpenOptions::new().read(true).write(true).open(folder.join("LOCK")) else {
@@ -408,5 +441,35 @@ mod tests {
         store.close().await.expect("closes");
         let again = Store::open(location, Memory(128)).await.expect("opens again");
         assert!(again.get(Kind::Tool, "a").await.expect("read").is_some());
+    }
+
+    #[tokio::test]
+    async fn nothing_is_written_into_a_folder_that_was_removed_or_replaced() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(Location::Folder(folder.path().into()), Memory(128)).await.expect("opens");
+        store.create(&revision("a")).await.expect("created");
+        assert!(store.is_open());
+        std::fs::rename(folder.path().join("store"), folder.path().join("moved")).expect("moved");
+        for _ in 0..2 {
+            let refused = store.create(&revision("b")).await.expect_err("it is gone");
+            assert!(refused.to_string().contains("removed or replaced"), "{refused}");
+            assert!(!store.is_open());
+            std::fs::create_dir_all(folder.path().join("store")).expect("another one");
+        }
+        std::fs::remove_dir(folder.path().join("store")).expect("empty still");
+        std::fs::rename(folder.path().join("moved"), folder.path().join("store")).expect("moved back");
+        store.create(&revision("b")).await.expect("it is there again");
+    }
+
+    #[tokio::test]
+    async fn a_store_that_is_not_whole_is_not_taken_for_a_new_one() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let location = Location::Folder(folder.path().into());
+        let store = folder.path().join("store");
+        std::fs::create_dir_all(store.join("sstables")).expect("made");
+        std::fs::write(store.join("sstables/00000000000000000001.sst"), "x").expect("written");
+        let refused = Store::open(location.clone(), Memory(128)).await.expect_err("no manifest");
+        assert!(refused.to_string().contains("no manifest"), "{refused}");
+        assert!(store.join("sstables/00000000000000000001.sst").exists());
     }
 }

@@ -128,6 +128,10 @@ fn list(folder: &Path) -> io::Result<Vec<Kept>> {
     for entry in entries {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
+        // What is no file, such as `lost+found`, is none of these.
+        if !entry.file_type()?.is_file() {
+            continue;
+        }
         if name.starts_with(PART) {
             fs::remove_file(entry.path())?;
         } else {

@@ -274,8 +274,7 @@ fn record<const N: usize>(table: &str, key: String, fields: [(&str, Option<Value
 
 /// As the text of a record.
 fn about(what: &impl Serialize) -> Option<Value> {
-    // Nothing that cannot be JSON is in these; a record without it is told as unreadable.
-    serde_json::to_string(what).ok().map(Value::String)
+    Some(Value::String(serde_json::to_string(what).expect("texts and numbers are JSON")))
 }
 
 impl Found {
@@ -292,6 +291,10 @@ impl Found {
             Some(Value::String(text)) => Some(text),
             _ => None,
         }
+    }
+
+    fn lacks(&self, name: &str) -> StoreError {
+        StoreError::Failed(format!("the record of the execution {} has no {name}", self.key))
     }
 
     /// What no query asks for. Records of schema 3 and before have a field for each of that.
@@ -342,8 +345,8 @@ impl ExecutionRow {
 
     pub fn read(fields: Object) -> Result<Self, StoreError> {
         let mut found = Found::of(fields)?;
-        let (key, input) = (found.key.clone(), found.text("input").unwrap_or_default());
-        let idempotency = found.text("idempotency");
+        let input = found.text("input").ok_or_else(|| found.lacks("input"))?;
+        let (key, idempotency) = (found.key.clone(), found.text("idempotency"));
         Ok(Self { key, input, idempotency, about: found.about()? })
     }
 
@@ -432,7 +435,8 @@ impl OutcomeRow {
         let mut found = Found::of(fields)?;
         let (key, output, log) = (found.key.clone(), found.text("output"), found.text("log"));
         let ended_ms = found.fields.remove("ended_ms").and_then(|ended_ms| u64::from_value(ended_ms).ok());
-        Ok(Self { key, output, log, ended_ms: ended_ms.unwrap_or_default(), about: found.about()? })
+        let ended_ms = ended_ms.ok_or_else(|| found.lacks("ended_ms"))?;
+        Ok(Self { key, output, log, ended_ms, about: found.about()? })
     }
 
     fn ended(self) -> Result<Ended, StoreError> {

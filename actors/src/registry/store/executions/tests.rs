@@ -101,7 +101,7 @@ async fn attempts_and_retries_are_counted_and_forgotten() {
 async fn what_schema_3_wrote_is_read() {
     let (store, definition) = (opened().await, compiled());
     let new = accepted(&definition, 9, true, None);
-    store.append(&[Record::Accepted(new.clone())], &[definition.clone()]).await.expect("written");
+    store.append(&[Record::Accepted(new.clone())], std::slice::from_ref(&definition)).await.expect("written");
     let (ended, open) = (Uuid::now_v7(), Uuid::now_v7());
     for (uuid, number) in [(ended, 1), (open, 2)] {
         let fields = json!({
