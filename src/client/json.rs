@@ -95,7 +95,11 @@ pub fn argument(what: &str, given: &str) -> Result<Box<RawValue>> {
         None => (given.to_owned(), String::new()),
     };
     let text = text.trim_start_matches('\u{feff}');
-    serde_json::from_str(text).with_context(|| format!("{place}the {what} is not JSON"))
+    let value: Box<RawValue> =
+        serde_json::from_str(text).with_context(|| format!("{place}the {what} is not JSON"))?;
+    // The service would say where in its frame that is.
+    actors::json::check(text).with_context(|| format!("{place}the {what}"))?;
+    Ok(value)
 }
 
 /// The values of a text that holds one value, an array of values, or JSON lines; each is a part of the text.
@@ -162,5 +166,8 @@ mod tests {
         let error = argument("input", "{value: 5}").unwrap_err();
         assert!(format!("{error:#}").starts_with("the input is not JSON: key must be a string"));
         assert_eq!(argument("input", " {} ").unwrap().get(), "{}");
+        let twice = format!("{:#}", argument("input", "{\"a\":1,\"a\":2}").unwrap_err());
+        assert!(twice.starts_with("the input: not valid JSON: the key \"a\" stands twice"), "{twice}");
+        assert!(twice.ends_with("at line 1 column 10"), "{twice}");
     }
 }
