@@ -68,6 +68,11 @@ async fn verify_offline(head: Option<&str>, file: Option<&Path>) -> Result<Value
 fn told(report: &Value, json: bool) -> Result<(), Failure> {
     let number = |value: &Value| value.as_u64().unwrap_or_default();
     let head = &report["head"];
+    if !report["intact"].is_boolean() || !head["hash"].is_string() {
+        return Err(
+            anyhow::anyhow!("what answers is not Org Executor: it said nothing of an audit log").into()
+        );
+    }
     let problem = match (&report["broken"], &report["noted"]) {
         (Value::Null, noted) if noted["sequence"].is_null() && !noted.is_null() => {
             let removed = match number(&report["removed"]) {

@@ -25,6 +25,9 @@ pub async fn run(args: KeyArgs, file: Option<&Path>, json: bool) -> Result<(), F
         return print(&data.to_string());
     }
     match args.command {
+        KeyCommand::Create(_) if text(&data, "key").is_empty() => {
+            Err(anyhow::anyhow!("what answers is not Org Executor: there is no key in what it said").into())
+        }
         KeyCommand::Create(_) => {
             print(&text(&data, "key"))?;
             note(format!("this is the key {} ({}); it is shown this once", text(&data, "id"), scopes(&data)));

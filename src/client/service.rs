@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
+use reqwest::redirect::Policy;
 use reqwest::{Body, Client, Method, RequestBuilder, Response, Url};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::lines::Lines;
-use super::{Failure, Refusal, unreachable};
+use super::{Failure, Refusal, table, unreachable};
 use crate::cli::key;
 
 /// The media type of lines of JSON.
@@ -60,6 +61,8 @@ impl Service {
         // A proxy of the environment is for the world outside; the WebSocket does not use it either.
         let http = Client::builder()
             .no_proxy()
+            // What is redirected becomes another question, and would be taken for the answer to this one.
+            .redirect(Policy::none())
             .default_headers(headers)
             .connect_timeout(Duration::from_secs(10))
             .read_timeout(Duration::from_secs(120))
@@ -105,9 +108,14 @@ impl Service {
     /// Opens an answer that is an envelope.
     async fn read(&self, response: Response) -> Result<Answer, Failure> {
         let (status, url) = (response.status(), response.url().clone());
+        let place = response.headers().get(LOCATION).and_then(|place| place.to_str().ok()).map(table::plain);
         let text = response.text().await.map_err(|error| unreachable(&self.base, &error))?;
         match open(&text) {
             Some(answer) => answer.map_err(Failure::Refused),
+            None if status.is_redirection() => {
+                let place = place.unwrap_or_else(|| "elsewhere".to_owned());
+                Err(anyhow::anyhow!("{url} sends to {place}: ask there").into())
+            }
             None => {
                 Err(anyhow::anyhow!("what answers at {url} is not Org Executor: it said {status}").into())
             }

@@ -1,11 +1,13 @@
 //! Request bodies: declared as JSON or as lines of it, bounded, UTF-8. What stands in them is read by the engine, which keeps the text.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use actors::error::{Code, Error};
+use futures_util::StreamExt;
 use poem::error::ReadBodyError;
 use poem::http::header;
-use poem::{Request, RequestBody};
+use poem::{Body, Request, RequestBody};
 use poem_openapi::registry::{MetaMediaType, MetaRequest, MetaSchema, MetaSchemaRef};
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
@@ -14,6 +16,10 @@ use super::reply::refuse;
 
 /// What a body must be declared as.
 pub const MEDIA_TYPE: &str = "the body must be declared as `Content-Type: application/json`";
+
+/// How much is read of a body that is too large, and for how long.
+const DISCARDED: usize = 64 << 20;
+const DISCARDING: Duration = Duration::from_secs(2);
 
 /// How much a body may be.
 #[derive(Clone, Copy, Debug)]
@@ -161,6 +167,23 @@ fn limit(request: &Request) -> Result<Limit, Error> {
     request.data::<Limit>().copied().ok_or_else(|| Error::unavailable("no body limit is set"))
 }
 
+/// Reads what will not be used, for a moment: a client that is still sending when its connection is closed sees that, and not
+/// the answer.
+async fn discard(body: Body) {
+    let mut parts = pin!(body.into_bytes_stream());
+    let reading = async {
+        let mut bytes = 0;
+        while let Some(Ok(part)) = parts.next().await {
+            bytes += part.len();
+            if bytes > DISCARDED {
+                return;
+            }
+        }
+    };
+    // Whoever sends more, or more slowly, is cut off.
+    drop(tokio::time::timeout(DISCARDING, reading).await);
+}
+
 async fn read(request: &Request, body: &mut RequestBody) -> Result<String, Error> {
     declared(request, &["application/json"], MEDIA_TYPE)?;
     let limit = limit(request)?;
@@ -170,10 +193,16 @@ async fn read(request: &Request, body: &mut RequestBody) -> Result<String, Error
         .headers()
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if length.is_some_and(|length| length > max_bytes as u64) {
+    let is_too_large = length.is_some_and(|length| length > max_bytes as u64);
+    // Who asked whether to send it has not.
+    if is_too_large && request.headers().contains_key(header::EXPECT) {
         return Err(too_large());
     }
     let body = body.take().map_err(|_| Error::invalid("the body is missing"))?;
+    if is_too_large {
+        discard(body).await;
+        return Err(too_large());
+    }
     let whole = tokio::time::timeout(limit.patience, body.into_bytes_limit(max_bytes)).await;
     let bytes = whole.map_err(|_| limit.too_slow())?.map_err(|error| match error {
         ReadBodyError::PayloadTooLarge => too_large(),

@@ -9,6 +9,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actors::error::Error;
 use actors::log::LogRing;
 use actors::session::{self, Frame, News};
 use actors::system::Connection;
@@ -27,6 +28,9 @@ use crate::config::OnDisconnect;
 /// How many frames are written in one go, and about how many bytes of them.
 const BATCH: usize = 64;
 const BATCH_BYTES: usize = 64 * 1024;
+
+/// How long a client that is given up may still be told what it asked for before.
+const PARTING: Duration = Duration::from_millis(500);
 
 /// What a client sent; nothing where it is gone.
 type Received = Option<Result<Message, WsError>>;
@@ -98,9 +102,14 @@ impl Many {
                         }
                     }
                     match other {
-                        Some(Some(Ok(Message::Binary(_)))) => return Some(CloseCode::Unsupported),
+                        Some(Some(Ok(Message::Binary(_)))) => {
+                            self.part(socket).await?;
+                            let error = Error::invalid("the request is a binary message, not a text");
+                            return socket.refuse(&error).await.map(|_| CloseCode::Unsupported);
+                        }
                         Some(Some(Ok(Message::Close(_)))) => return socket.answer_close().await,
                         Some(Some(Err(error))) => {
+                            self.part(socket).await?;
                             return socket.refuse_unreadable(&error, edge.config.message_bytes).await;
                         }
                         Some(None) => return None,
@@ -118,6 +127,21 @@ impl Many {
                 () = closed(&mut closing), if !is_closing => is_closing = true,
             }
         }
+    }
+
+    /// Before a connection is given up for what its client sent: tells what comes of the requests before that within a moment,
+    /// their uuids above all.
+    async fn part(&mut self, socket: &mut Socket) -> Option<()> {
+        let mut frames = Vec::new();
+        let until = Instant::now() + PARTING;
+        while self.open > 0
+            && let Ok(received) =
+                tokio::time::timeout_at(until, self.connection.frames.recv_many(&mut frames, BATCH)).await
+            && received > 0
+        {
+            self.write(socket, &mut frames).await?;
+        }
+        Some(())
     }
 
     /// Takes the requests that came together, up to the window, and what came after them that is none.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message;
 
 use crate::program::{Gate, accepted, shell, tool};
 use crate::service::{Launch, PATIENCE};
@@ -81,6 +82,26 @@ async fn bad_requests_are_refused_and_the_connection_stays() {
     }
     socket.send(&run("last", "binary-increment-tool", json!({ "value": 1 }))).await;
     assert_eq!(last(&mut socket).await["output"], json!({ "result": 2 }));
+}
+
+#[tokio::test]
+async fn what_was_asked_for_before_a_message_that_is_no_request_is_told_before_the_end() {
+    let service = Launch::new().limits().start().await;
+    let gate = Gate::new();
+    service.create(&tool("gated", gate.program("printf 1"))).await;
+    let mut socket = service.socket("/session").await;
+    socket.send_all((0..3).map(|number| run(number, "gated", json!({})))).await;
+    let talk = socket.send_and_hear(Message::binary(vec![0_u8; 10])).await;
+    let (told, refused) = talk.frames.split_at(3);
+    let ids: BTreeSet<i64> = told.iter().map(|frame| frame["id"].as_i64().unwrap()).collect();
+    assert_eq!(ids, BTreeSet::from([0, 1, 2]), "{talk:?}");
+    assert!(told.iter().all(|frame| frame["uuid"].is_string()), "{talk:?}");
+    assert_eq!(
+        (refused.len(), &refused[0]["code"], talk.close),
+        (1, &json!("invalid"), Some(1003)),
+        "{talk:?}"
+    );
+    gate.open();
 }
 
 #[tokio::test]

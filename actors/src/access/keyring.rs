@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use tokio::sync::Mutex;
 
 use super::key::apart;
-use super::{About, Issued, Issuers, KeyId, NewKey, Principal, Scope};
+use super::{About, Grant, Issued, Issuers, KeyId, NewKey, Principal, Scope};
 use crate::error::{Code, Error, Result};
 use crate::execution::{Client, now_ms};
 use crate::registry::{Store, StoreError};
@@ -102,15 +102,14 @@ impl Keyring {
     /// Makes a key. Once there is one, nobody comes in without.
     ///
     /// # Errors
-    /// `invalid` where the first one has not the scope `admin`, or an end; `conflict` where there are too many;
+    /// `invalid` where the first one has not the scope `admin`, or has an end or ids; `conflict` where there are too many;
     /// `unavailable`.
     pub async fn create(&self, store: &Store, new: NewKey) -> Result<Issued> {
         let _turn = self.writing.lock().await;
         let grant = &new.grant;
         let is_first = self.issuers().is_empty() && self.read().is_empty();
-        if is_first && !(grant.scopes.has(Scope::Admin) && grant.expires_ms.is_none()) {
-            let message =
-                "the first key needs the scope `admin` and no end: without it nobody could make another one";
+        if is_first && !makes_keys(grant) {
+            let message = "the first key needs the scope `admin`, no end and no ids: without it nobody could make another one";
             return Err(Error::invalid(message).at("scopes"));
         }
         if self.read().len() >= MAX_KEYS {
@@ -134,14 +133,11 @@ impl Keyring {
         if about.revoked_ms.is_some() {
             return Ok(about);
         }
-        let is_lasting = |about: &About| {
-            about.grant.scopes.has(Scope::Admin)
-                && about.revoked_ms.is_none()
-                && about.grant.expires_ms.is_none()
-        };
+        let is_lasting = |about: &About| about.revoked_ms.is_none() && makes_keys(&about.grant);
         let mut others = self.all().into_iter().filter(|other| other.id != id);
         if is_lasting(&about) && !others.any(|other| is_lasting(&other)) {
-            let message = "this is the last key with the scope `admin` and no end: make another one first";
+            let message =
+                "this is the last key with the scope `admin`, no end and no ids: make another one first";
             return Err(Error::new(Code::Conflict, message));
         }
         about.revoked_ms = Some(now_ms());
@@ -183,6 +179,11 @@ fn unauthorized(message: &str) -> Error {
 fn unwritten(error: StoreError) -> Error {
     tracing::error!(%error, "a key could not be written");
     Error::unavailable("the key could not be written; try again later")
+}
+
+/// Whether who has it may make and revoke keys, for good.
+fn makes_keys(grant: &Grant) -> bool {
+    grant.scopes.has(Scope::Admin) && grant.expires_ms.is_none() && grant.ids.patterns().is_none()
 }
 
 #[cfg(test)]
@@ -242,6 +243,20 @@ mod tests {
             again.principal(Ok(Some(&admin.key))).is_ok() && again.principal(Ok(Some(&reader.key))).is_err()
         );
         assert!(again.principal(Ok(None)).is_err());
+    }
+
+    #[tokio::test]
+    async fn somebody_can_always_make_keys() {
+        let (store, ring) = (memory().await, Keyring::new(Vec::new(), Issuers::default(), false));
+        let bound = || NewKey::parse(r#"{"name":"n","scopes":["admin"],"ids":["*"]}"#).expect("valid");
+        let refused = ring.create(&store, bound()).await.expect_err("it could make none");
+        assert_eq!(refused.code(), Code::Invalid);
+        let first = ring.create(&store, wanted(r#""admin""#)).await.expect("made");
+        ring.create(&store, bound()).await.expect("made");
+        let last = ring.revoke(&store, first.about.id).await.expect_err("the other one makes none");
+        assert_eq!(last.code(), Code::Conflict);
+        ring.create(&store, wanted(r#""admin""#)).await.expect("made");
+        ring.revoke(&store, first.about.id).await.expect("another one makes them");
     }
 
     #[test]

@@ -22,6 +22,9 @@ mod request;
 
 use request::Request;
 
+/// What a connection says of its messages and of itself.
+const FRAMING: [&str; 6] = ["connection", "content-length", "expect", "te", "transfer-encoding", "upgrade"];
+
 /// How much of an answer that is no success an outcome repeats, in characters.
 const MAX_ANSWER_CHARS: usize = 500;
 
@@ -69,6 +72,7 @@ async fn send(job: &Job, egress: &Egress) -> Result<Response, Outcome> {
         None => whole(job, &method)?,
     };
     let mut headers = parts.headers;
+    check_headers(&spec.headers)?;
     for (name, value) in &*job.secrets.headers(&spec.headers)? {
         let (name, value) = header(name, value)?;
         // A request has one line of cookies (RFC 6265, 5.4).
@@ -149,6 +153,7 @@ pub async fn websocket(job: &Job, egress: &Egress, bounds: Bounds) -> Result<Pro
     let exchange = async {
         let spec = &job.definition.spec.api;
         let url = parsed(spec)?;
+        check_headers(&spec.headers)?;
         let request = handshake(&*job.secrets.headers(&spec.headers)?, &url)?;
         let config = WebSocketConfig::default()
             .read_buffer_size(4 * 1024)
@@ -211,7 +216,27 @@ fn url(spec: &ApiSpec) -> Result<&str, Outcome> {
 }
 
 fn parsed(spec: &ApiSpec) -> Result<Url, Outcome> {
-    Url::parse(url(spec)?).map_err(|error| unreachable(&format!("the url is not valid: {error}")))
+    let parsed = Url::parse(url(spec)?);
+    parsed.map_err(|error| Outcome::failed("not_startable", format!("the url is not valid: {error}")))
+}
+
+/// Refuses headers that tell where a message ends: what another length leaves of a body would be taken for the beginning of
+/// the next request on that connection (RFC 9112, 6), which may be another definition's.
+///
+/// # Errors
+/// The outcome, which names the header.
+pub fn check_headers(headers: &BTreeMap<String, String>) -> Result<(), Outcome> {
+    let is_framing = |name: &&String| {
+        let name = name.to_ascii_lowercase();
+        FRAMING.contains(&name.as_str()) || name.starts_with("sec-websocket-")
+    };
+    match headers.keys().find(is_framing) {
+        None => Ok(()),
+        Some(name) => {
+            let message = format!("the header {name:?} is the connection's, and no definition may set it");
+            Err(Outcome::failed("not_startable", message))
+        }
+    }
 }
 
 fn failed(failure: &Failure) -> Outcome {
@@ -229,4 +254,23 @@ fn unreachable(reason: &str) -> Outcome {
 
 fn too_large(max_bytes: usize) -> Outcome {
     Outcome::failed("output_too_large", format!("the answer is larger than {max_bytes} bytes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_definition_says_where_a_message_ends() {
+        let checked = |name: &str| check_headers(&BTreeMap::from([(name.to_owned(), "5".to_owned())]));
+        for name in ["Content-Length", "transfer-encoding", "TE", "Connection", "Sec-WebSocket-Key", "Expect"]
+        {
+            let outcome = checked(name).expect_err(name);
+            let Err(failure) = outcome.result else { panic!("{name}") };
+            assert!(failure.code == "not_startable" && failure.message.contains(name), "{failure:?}");
+        }
+        for name in ["content-type", "Authorization", "host", "x-content-length"] {
+            assert_eq!(checked(name), Ok(()), "{name}");
+        }
+    }
 }

@@ -284,6 +284,7 @@ impl Server {
 /// Connects to a server over HTTP.
 async fn reach(server: Server, ears: Ears, context: &Context, stop: &mut Stop) -> Result<Link, Outcome> {
     let Server::Http { url, headers, secrets } = &server else { return Err(unreachable("it has no url")) };
+    super::api::check_headers(headers)?;
     let headers = &*secrets.headers(headers)?;
     let address = Url::parse(url).map_err(|error| unreachable(&format!("its url is not valid: {error}")))?;
     let connecting = async {
