@@ -134,7 +134,17 @@ fn options(timeout_ms: Option<&str>, priority: Option<&str>, key: Option<&str>) 
     if let Some(key) = key {
         options["idempotency_key"] = key.into();
     }
-    Options::parse(&options)
+    Options::parse(&options).map_err(|error| {
+        // They are no `options` here.
+        let field = error.details().and_then(|details| details["field"].as_str()).unwrap_or_default();
+        let name = match field.strip_prefix("options.") {
+            Some("idempotency_key") => "Idempotency-Key",
+            Some(name) => name,
+            None => return error,
+        };
+        let message = error.to_string().replace(&format!("`{field}`"), &format!("`{name}`"));
+        Error::invalid(message).at(name)
+    })
 }
 
 /// What was accepted.
@@ -291,10 +301,17 @@ mod tests {
     fn options_of_the_address_are_those_of_a_request() {
         let asked = options(Some("5"), Some("9"), Some("k")).expect("valid");
         assert_eq!((asked.timeout, asked.priority), (Some(Duration::from_millis(5)), 9));
-        for (timeout, priority) in
-            [(Some("0"), None), (Some("x"), None), (None, Some("10")), (None, Some(""))]
-        {
-            assert!(options(timeout, priority, None).is_err(), "{timeout:?} {priority:?}");
+        for (timeout, priority, key, name) in [
+            (Some("0"), None, None, "timeout_ms"),
+            (Some("x"), None, None, "timeout_ms"),
+            (None, Some("10"), None, "priority"),
+            (None, Some(""), None, "priority"),
+            (None, None, Some(""), "Idempotency-Key"),
+        ] {
+            let error = options(timeout, priority, key).expect_err(name);
+            let told = error.to_string();
+            assert!(told.contains(&format!("`{name}`")) && !told.contains("options"), "{told}");
+            assert_eq!(error.details().map(|details| &details["field"]), Some(&json!(name)));
         }
     }
 }

@@ -21,12 +21,19 @@ use super::{Edge, frame, handshake, many};
 use crate::config::OnDisconnect;
 use crate::tls::Stream;
 
+/// How long a client at a wrong path may take to send what it would have asked for.
+const FIRST: Duration = Duration::from_millis(500);
+
 /// Serves one connection to its end, which comes at once when its principal may do nothing any more.
 pub async fn serve(stream: Stream, peer: SocketAddr, edge: &Edge) {
     let Some(opened) = handshake::open(stream, peer.ip(), edge).await else { return };
     let (acting, mut socket) = (opened.acting, Socket::new(opened.socket));
     let code = match opened.door {
-        None => socket.refuse(&Error::invalid("Invalid path")).await,
+        None => {
+            // A client that sends its request first finds the connection closed if it was not waited for, and not why.
+            drop(tokio::time::timeout(FIRST, socket.next()).await);
+            socket.refuse(&Error::invalid("Invalid path")).await
+        }
         Some(door) => tokio::select! {
             code = session(&mut socket, door, &acting, opened.traceparent, edge) => code,
             () = acting.ended() => {

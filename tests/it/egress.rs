@@ -146,8 +146,11 @@ async fn assert_refused(service: &Service, kind: &str, runtime: &str, urls: &[St
     let refusals = frames.iter().zip(urls).map(|(frame, url)| {
         assert_eq!(frame["success"], false, "{url:?}: {frame}");
         let why = refusal(frame["error"].as_str().unwrap(), url);
-        let is_denied = matches!(why, "private" | "scheme");
-        let code = if is_denied { "egress_denied" } else { "service_unavailable" };
+        let code = match why {
+            "private" | "scheme" => "egress_denied",
+            "no address" if runtime != "mcp" => "not_startable",
+            _ => "service_unavailable",
+        };
         assert_eq!(frame["code"], code, "{url:?}: {frame}");
         why
     });
