@@ -258,8 +258,16 @@ impl Options {
     /// # Errors
     /// `invalid`, naming the option.
     pub fn parse(value: &Value) -> Result<Self> {
+        Self::parse_as(value, |name| format!("options.{name}"))
+    }
+
+    /// The same, where a request has each of them in another place: `field` tells which that is.
+    ///
+    /// # Errors
+    /// `invalid`, naming the place.
+    pub fn parse_as(value: &Value, field: impl Fn(&str) -> String) -> Result<Self> {
         let wrong = |name: &str, expected: &str, value: &Value| {
-            let field = format!("options.{name}");
+            let field = field(name);
             Error::invalid(format!("`{field}` is {}, not {expected}", json::type_name(value))).at(field)
         };
         let object = value.as_object().ok_or_else(|| {
@@ -291,7 +299,7 @@ impl Options {
                     let shown = json::shown(name);
                     let known = "`stream`, `timeout_ms`, `priority` and `idempotency_key`";
                     return Err(Error::invalid(format!("unknown option `{shown}`; there are {known}"))
-                        .at(format!("options.{name}")));
+                        .at(field(name)));
                 }
             }
         }

@@ -118,11 +118,15 @@ fn seconds(text: &str, most: Duration) -> Result<Duration> {
     })
 }
 
+/// The header that names what is not to run twice.
+const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
+
 /// The header's value, which may be any text: what is left out here would run twice.
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>> {
-    const NAME: &str = "Idempotency-Key";
-    let text = headers.get(NAME).map(|value| std::str::from_utf8(value.as_bytes())).transpose();
-    text.map_err(|_| Error::invalid(format!("the header `{NAME}` is no UTF-8")).at(NAME))
+    let text = headers.get(IDEMPOTENCY_KEY).map(|value| std::str::from_utf8(value.as_bytes())).transpose();
+    text.map_err(|_| {
+        Error::invalid(format!("the header `{IDEMPOTENCY_KEY}` is no UTF-8")).at(IDEMPOTENCY_KEY)
+    })
 }
 
 fn options(timeout_ms: Option<&str>, priority: Option<&str>, key: Option<&str>) -> Result<Options> {
@@ -134,16 +138,9 @@ fn options(timeout_ms: Option<&str>, priority: Option<&str>, key: Option<&str>) 
     if let Some(key) = key {
         options["idempotency_key"] = key.into();
     }
-    Options::parse(&options).map_err(|error| {
-        // They are no `options` here.
-        let field = error.details().and_then(|details| details["field"].as_str()).unwrap_or_default();
-        let name = match field.strip_prefix("options.") {
-            Some("idempotency_key") => "Idempotency-Key",
-            Some(name) => name,
-            None => return error,
-        };
-        let message = error.to_string().replace(&format!("`{field}`"), &format!("`{name}`"));
-        Error::invalid(message).at(name)
+    Options::parse_as(&options, |name| match name {
+        "idempotency_key" => IDEMPOTENCY_KEY.to_owned(),
+        name => name.to_owned(),
     })
 }
 

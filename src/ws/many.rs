@@ -9,7 +9,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actors::error::Error;
 use actors::log::LogRing;
 use actors::session::{self, Frame, News};
 use actors::system::Connection;
@@ -21,7 +20,7 @@ use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 use uuid::Uuid;
 
 use super::connection::lost;
-use super::socket::{Close, Socket};
+use super::socket::{Close, Socket, binary};
 use super::{Edge, frame};
 use crate::config::OnDisconnect;
 
@@ -104,8 +103,7 @@ impl Many {
                     match other {
                         Some(Some(Ok(Message::Binary(_)))) => {
                             self.part(socket).await?;
-                            let error = Error::invalid("the request is a binary message, not a text");
-                            return socket.refuse(&error).await.map(|_| CloseCode::Unsupported);
+                            return socket.refuse(&binary()).await.map(|_| CloseCode::Unsupported);
                         }
                         Some(Some(Ok(Message::Close(_)))) => return socket.answer_close().await,
                         Some(Some(Err(error))) => {

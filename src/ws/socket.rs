@@ -91,8 +91,7 @@ impl Socket {
             match message {
                 Some(Ok(Message::Text(text))) => return Request::Text(text.as_str().to_owned()),
                 Some(Ok(Message::Binary(_))) => {
-                    let error = Error::invalid("the request is a binary message, not a text");
-                    return Request::Refused(error, CloseCode::Unsupported);
+                    return Request::Refused(binary(), CloseCode::Unsupported);
                 }
                 Some(Ok(Message::Close(_))) => {
                     self.answer_close().await;
@@ -258,4 +257,9 @@ async fn patiently(
             return None;
         }
     }
+}
+
+/// What a client is told whose message is no text.
+pub fn binary() -> Error {
+    Error::invalid("the request is a binary message, not a text")
 }

@@ -28,9 +28,9 @@ pub struct Open {
     pub permit: Option<OwnedSemaphorePermit>,
     /// How often it was begun.
     pub attempts: u32,
-    /// How many of its beginnings are on record.
+    /// The last of its attempts that is on record as begun.
     pub recorded_attempt: u32,
-    /// How many of these were handed to the journal.
+    /// The last of them that was handed to the journal.
     pub written_attempt: u32,
     /// Whether each attempt goes on record before it begins.
     pub records_attempts: bool,

@@ -38,6 +38,7 @@ const PAGE_BYTES: usize = 16 << 20;
 
 /// How many records are read at a time.
 const PAGE: u64 = 5_000;
+
 /// When an execution ended.
 #[derive(Debug, SurrealValue)]
 #[surreal(crate = "surrealdb::types")]
@@ -270,24 +271,19 @@ impl Store {
             self.rows("SELECT VALUE hash FROM $outputs", vec![("outputs", records("output"))]).await?;
         let idempotency: Vec<RecordId> =
             idempotency.into_iter().flatten().map(|key| RecordId::new("idempotency", key)).collect();
-        let mut attempts = Vec::<RecordId>::new();
-        for key in keys {
-            let sql = "SELECT VALUE id FROM type::record('attempt', $after..$before)";
-            // All names that begin so and with a colon.
-            let bound =
-                vec![("after", format!("{key}:").into_value()), ("before", format!("{key};").into_value())];
-            attempts.extend(self.rows::<RecordId>(sql, bound).await?);
-        }
         let bound = vec![
             ("executions", records("execution")),
             ("outcomes", records("outcome")),
             ("outputs", records("output")),
-            ("attempts", attempts.into_value()),
+            ("keys", keys.to_vec().into_value()),
             ("idempotency", idempotency.into_value()),
         ];
-        let tables = ["executions", "attempts", "outcomes", "outputs", "idempotency"];
+        let tables = ["executions", "outcomes", "outputs", "idempotency"];
         let deletes = tables.map(|table| format!("DELETE ${table} RETURN NONE;"));
-        let sql = &format!("BEGIN; {} COMMIT;", deletes.join(" "));
+        // Of attempts, all whose names begin with the key and a colon.
+        let attempts = "FOR $key IN $keys { LET $from = $key + ':'; LET $to = $key + ';'; \
+                        DELETE type::record('attempt', $from..$to) RETURN NONE };";
+        let sql = &format!("BEGIN; {attempts} {} COMMIT;", deletes.join(" "));
         let Some(outputs) = self.outputs.as_ref().filter(|_| !hashes.is_empty()) else {
             return self.execute(sql, bound).await;
         };
@@ -368,6 +364,7 @@ impl Store {
         Ok(snapshots)
     }
 }
+
 /// The output that this record is to be written without, and whose it is.
 fn large_output(record: &Record) -> Option<(Uuid, &Arc<str>)> {
     let Record::Ended(uuid, ended) = record else { return None };

@@ -133,6 +133,7 @@ pub struct Rows {
     outputs: Vec<OutputRow>,
     floor: Option<String>,
 }
+
 impl Rows {
     /// What these records are in the store; `files` has the hashes of outputs that are kept outside of it.
     pub fn of(records: &[Record], revisions: &[Arc<Compiled>], files: &HashMap<Uuid, String>) -> Self {
