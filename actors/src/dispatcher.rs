@@ -304,7 +304,12 @@ impl State {
             Msg::Journalled { receipts, is_written } => self.journalled(receipts, is_written),
             Msg::Recovered(result) => self.recovered(result),
             Msg::RecoverAgain => self.recover(),
-            Msg::Idle { runtime, executor } => self.idle(runtime, executor),
+            Msg::Idle { runtime, executor } => {
+                if let Some(lane) = self.lanes.get_mut(&runtime) {
+                    lane.has_grown();
+                }
+                self.idle(runtime, executor);
+            }
             Msg::ExecutorDown(executor) => self.executor_down(executor),
             Msg::PoolDown(runtime) => self.pool_down(runtime),
             Msg::Resize(pools) => self.resize(pools),

@@ -57,6 +57,8 @@ impl Turns {
 enum Case {
     OneShot(Durability),
     Session(Durability, Records),
+    /// One request at a time.
+    SessionAtOne,
     Latency,
     OpenLoop,
     Binary(&'static str, Width),
@@ -77,6 +79,7 @@ impl Case {
             Self::OneShot(Memory),
             Self::OneShot(Journal),
             Self::Session(Memory, Records::Two),
+            Self::SessionAtOne,
             Self::Session(Journal, Records::Two),
             Self::Session(Journal, Records::Three),
             Self::Latency,
@@ -103,6 +106,10 @@ impl Case {
             Self::Session(Memory, _) => {
                 let name = "/session no-op at 256 in memory".to_owned();
                 one(name, "executions/s", "bare echo of two frames", Goal::AtLeast(80_000.0))
+            }
+            Self::SessionAtOne => {
+                let name = "/session no-op at 1 in memory".to_owned();
+                one(name, "executions/s", "bare echo of two frames", Goal::None)
             }
             Self::Session(Journal, records) => {
                 let name = format!("/session no-op at 256 journalled {}", records.name());
@@ -154,7 +161,8 @@ impl Case {
     async fn measure(self, turns: &Turns) -> Result<Vec<Vec<Pair>>> {
         match self {
             Self::OneShot(durability) => sessions::one_shot(durability, turns).await,
-            Self::Session(durability, records) => sessions::many(durability, records, turns).await,
+            Self::Session(durability, records) => sessions::many(durability, records, 256, turns).await,
+            Self::SessionAtOne => sessions::many(Memory, Records::Two, 1, turns).await,
             Self::Latency => sessions::latency(turns).await,
             Self::OpenLoop => sessions::open_loop(turns).await,
             Self::Binary(level, width) => runtimes::binary(level, width, turns).await,

@@ -17,6 +17,9 @@ const MAX_TEXT: usize = 512;
 /// About how long the text of an entry is, in bytes.
 const TYPICAL: usize = 384;
 
+/// About how long the detail of an execution is at most, in bytes.
+const TYPICAL_DETAIL: usize = 128;
+
 const TAKES_ALL: &str = "a string takes every text";
 
 /// What was done or asked for.
@@ -178,14 +181,14 @@ impl From<Value> for Detail {
 impl Detail {
     /// Of an execution that comes in: its definition, which has a short name.
     pub(crate) fn of(job: &Job) -> Self {
-        let mut text = String::from("{");
+        let mut text = opened();
         write_definition(&mut text, job);
         Self::Text(text)
     }
 
     /// Of one that ended: with its attempts, and why it failed. What it put out does not stand in the log.
     pub(crate) fn of_end(job: &Job, ended: &Ended) -> Self {
-        let mut text = String::from("{");
+        let mut text = opened();
         write!(text, r#""attempts":{},"#, ended.attempts).expect(TAKES_ALL);
         if let Err(failure) = &ended.outcome.result {
             text.push_str(r#""code":"#);
@@ -255,6 +258,13 @@ impl Event {
         text.push('}');
         text
     }
+}
+
+/// The beginning of an object that tells of an execution, with room for all of it.
+fn opened() -> String {
+    let mut text = String::with_capacity(TYPICAL_DETAIL);
+    text.push('{');
+    text
 }
 
 fn write_definition(text: &mut String, job: &Job) {

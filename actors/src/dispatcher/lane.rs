@@ -103,9 +103,13 @@ impl Lane {
         self.idle.iter().any(|(idle, _)| idle.get_id() == id)
     }
 
+    /// The pool has sent an executor.
+    pub fn has_grown(&mut self) {
+        self.asked_to_grow = false;
+    }
+
     /// This executor has nothing to do.
     pub fn add_idle(&mut self, executor: executor::Ref) {
-        self.asked_to_grow = false;
         self.idle.push((executor, Instant::now()));
     }
 
@@ -142,11 +146,9 @@ impl Lane {
     /// How many more executors the pool is to be asked for now.
     pub fn wants_to_grow(&mut self) -> Option<usize> {
         let wanted = self.waiting();
-        if wanted == 0 || self.has_idle() || self.asked_to_grow {
-            return None;
-        }
-        self.asked_to_grow = true;
-        Some(wanted)
+        let would_help = wanted > 0 && !self.has_idle();
+        let was_asked = std::mem::replace(&mut self.asked_to_grow, would_help);
+        (would_help && !was_asked).then_some(wanted)
     }
 
     /// Those that were idle for long, who are no longer counted on.

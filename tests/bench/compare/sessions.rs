@@ -81,13 +81,19 @@ pub async fn one_shot(durability: Durability, turns: &Turns) -> Result<Vec<Vec<P
     Ok(vec![pairs.await?])
 }
 
-pub async fn many(durability: Durability, records: Records, turns: &Turns) -> Result<Vec<Vec<Pair>>> {
+/// `open` requests on one connection.
+pub async fn many(
+    durability: Durability,
+    records: Records,
+    open: usize,
+    turns: &Turns,
+) -> Result<Vec<Vec<Pair>>> {
     let echo = Floor::Websocket { answers: Answers::Each }.serve().await?;
     let service = Service::with_noop(durability).await?;
     let text = numbered(records.tool(), &json!({}));
-    let ours = async |turn| many::rate(service.websocket, &text, 256, turn).await;
+    let ours = async |turn| many::rate(service.websocket, &text, open, turn).await;
     let floor = async |turn: Duration| match durability {
-        Durability::Memory => many::rate(echo.address, &text, 256, turn).await,
+        Durability::Memory => many::rate(echo.address, &text, open, turn).await,
         Durability::Journal => {
             let inserted = Floor::Records { seconds: turn.as_secs_f64() }.rate().await?;
             Ok(inserted / records.count())
