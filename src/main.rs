@@ -21,8 +21,9 @@ mod ws;
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use actors::launcher;
+use actors::{compiler, launcher};
 use clap::Parser;
 
 use crate::cli::{Cli, Command};
@@ -35,10 +36,15 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// The store runs its queries inside the calling task, and deep ones need room.
 const STACK_BYTES: usize = 16 * 1024 * 1024;
 
+/// How long what still computes may take once the service has ended: its result is nobody's.
+const PARTING: Duration = Duration::from_secs(2);
+
 fn main() -> ExitCode {
     // Before anything is opened or parsed: a launcher is to be small.
-    if std::env::args_os().nth(1).is_some_and(|argument| argument == launcher::SUBCOMMAND) {
-        return launcher::main();
+    match std::env::args_os().nth(1) {
+        Some(argument) if argument == launcher::SUBCOMMAND => return launcher::main(),
+        Some(argument) if argument == compiler::SUBCOMMAND => return compiler::main(),
+        _ => {}
     }
     let cli = Cli::parse();
     let (json, file) = (cli.json, cli.config.clone());
@@ -54,6 +60,7 @@ fn main() -> ExitCode {
         // On a thread of the runtime: what the main thread has for children are orphans, and nothing else.
         Command::Serve(args) => {
             let served = runtime.block_on(runtime.spawn(serve::run(file, args.insecure)));
+            runtime.shutdown_timeout(PARTING);
             match served {
                 Ok(Ok(())) => ExitCode::SUCCESS,
                 Ok(Err(error)) => fail(&format!("{error:#}")),

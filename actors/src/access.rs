@@ -183,11 +183,12 @@ impl Principal {
         Err(Error::new(Code::Forbidden, format!("this needs the scope {}", names.join(" or "))))
     }
 
-    /// Counts a request against its rate.
+    /// Counts a request against its rate, where it may still make one.
     ///
     /// # Errors
-    /// `overloaded`, with the time after which there is room for one again.
+    /// `unauthorized`; `overloaded`, with the time after which there is room for one again.
     pub fn count_request(&self) -> Result<()> {
+        self.is_good()?;
         let Some(Err(until)) = self.rate.as_ref().map(RateLimiter::check) else { return Ok(()) };
         let pause = until.wait_time_from(DefaultClock::default().now());
         let rate = self.grant.requests_per_second.map_or(0, NonZeroU32::get);
@@ -217,7 +218,7 @@ impl Principal {
 
     /// Waits until it was ended or its time is over.
     pub async fn ended(&self) {
-        const DAY_MS: u64 = 86_400_000;
+        const LOOK_MS: u64 = 60_000;
         let mut ended = self.has_ended.subscribe();
         let expired = async {
             let Some(at) = self.grant.expires_ms else { return std::future::pending().await };
@@ -227,7 +228,7 @@ impl Principal {
                     return;
                 }
                 // The machine's clock may be set meanwhile.
-                tokio::time::sleep(Duration::from_millis(left.min(DAY_MS))).await;
+                tokio::time::sleep(Duration::from_millis(left.min(LOOK_MS))).await;
             }
         };
         tokio::select! {

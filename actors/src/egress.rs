@@ -157,6 +157,13 @@ impl Egress {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Whether this address may be reached at this moment, by who has no name for it.
+    pub fn reaches(&self, address: SocketAddr) -> bool {
+        let allow = self.current().allow.clone();
+        let port = Some(address.port()).filter(|port| allow.names_port(*port));
+        Rule { allow, scope: Scope::Port(port) }.lets_in(address.ip())
+    }
+
     /// Whether this address may be asked over HTTP at this moment. Its host is resolved, and not connected to.
     ///
     /// # Errors

@@ -128,6 +128,9 @@ impl State {
     }
 }
 
+/// What is recorded of an execution whose acceptance may not be.
+const UNRECORDED: &str = "the execution could not be recorded when it was submitted";
+
 /// The one outcome of an execution.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
@@ -179,6 +182,16 @@ impl Outcome {
     /// The service lost it.
     pub fn interrupted(message: impl Into<String>) -> Self {
         Self::without_output(State::Interrupted, "interrupted", message)
+    }
+
+    /// It was taken in, and that could not be recorded: it never ran.
+    pub fn unrecorded() -> Self {
+        Self::interrupted(UNRECORDED)
+    }
+
+    /// Whether it is that: who asked was told so, and asks again.
+    pub fn is_unrecorded(&self) -> bool {
+        self.result.as_ref().is_err_and(|failure| &*failure.message == UNRECORDED)
     }
 
     /// Its executors kept dying.
@@ -268,7 +281,11 @@ impl Options {
     pub fn parse_as(value: &Value, field: impl Fn(&str) -> String) -> Result<Self> {
         let wrong = |name: &str, expected: &str, value: &Value| {
             let field = field(name);
-            Error::invalid(format!("`{field}` is {}, not {expected}", json::type_name(value))).at(field)
+            let given = match value {
+                Value::Number(number) => json::shown(&number.to_string()),
+                other => json::type_name(other).into(),
+            };
+            Error::invalid(format!("`{field}` is {given}, not {expected}")).at(field)
         };
         let object = value.as_object().ok_or_else(|| {
             Error::invalid(format!("`options` is {}, not an object", json::type_name(value))).at("options")

@@ -58,3 +58,5 @@ mod supervision;
 pub mod system;
 mod template;
 pub mod version;
+
+pub use runtime::compiler;

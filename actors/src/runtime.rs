@@ -18,6 +18,7 @@ use crate::settings::{Level, LimitSettings, Settings};
 mod api;
 mod bounds;
 mod container;
+mod files;
 mod folder;
 mod launched;
 mod leftovers;
@@ -35,13 +36,16 @@ mod wasm;
 pub use launched::LauncherCommand;
 pub use leftovers::adopt_orphans;
 pub use readiness::Readiness;
+pub use wasm::compiler;
 
 use bounds::Bounds;
+use folder::Folder;
 use lines::Lines;
 use output::Produced;
 use python::Python;
 use sandbox::Sandbox;
 use stop::Stop;
+use wasm::compiler::Compiler;
 
 /// What every run needs.
 #[derive(Debug)]
@@ -113,18 +117,25 @@ impl Context {
             kept.push(found.map_err(|error| format!("the folder {} is gone: {error}", folder.display()))?);
         }
         let sandbox = Arc::new(Sandbox::new(settings, &path, kept));
+        let run_folder =
+            run.canonicalize().map_err(|error| format!("the folder {place} is gone: {error}"))?;
+        let launcher = LauncherCommand { program: launcher, sandbox: sandbox.clone(), is_sandboxed: true };
+        files::allow();
+        let compiler = Compiler::new(&launcher, run_folder.clone(), &settings.wasm);
+        let executors = settings.pools.get(&Runtime::Wasm).map_or(1, |pool| pool.max);
+        let wasm = wasm::Engine::new(&settings.wasm, &limits, executors, &data.join("wasm"), Some(compiler))?;
         Ok(Self {
             artifacts,
             containers: container::Engine::new(&settings.containers, &instance(&data)?),
             python,
-            wasm: wasm::Engine::new(&settings.wasm, &limits, &data.join("wasm"))?,
-            launcher: LauncherCommand { program: launcher, sandbox: sandbox.clone(), is_sandboxed: true },
+            wasm,
+            launcher,
             sandbox,
             egress,
             secrets,
             readiness: readiness::Cache::default(),
             limits,
-            run_folder: run.canonicalize().map_err(|error| format!("the folder {place} is gone: {error}"))?,
+            run_folder,
             roots,
             path,
         })
@@ -232,6 +243,18 @@ impl Worker {
             Runtime::Http | Runtime::Websocket => Self::None,
         }
     }
+
+    /// Waits until it has a working folder, where it needs one: on a full disk nothing begins, and nothing fails.
+    async fn settle(&mut self, context: &Context) {
+        let folder = match self {
+            Self::Program(warm) => warm.folder(),
+            Self::Python(warm) => warm.folder(),
+            Self::None | Self::Container(_) | Self::Wasm(_) | Self::Mcp(_) => return,
+        };
+        if folder.is_none() {
+            *folder = Some(Folder::made(&context.run_folder).await);
+        }
+    }
 }
 
 /// Runs one execution to its outcome. When the future is dropped, what it started is ended.
@@ -241,8 +264,13 @@ pub async fn run(
     job: &Job,
     attempt: u32,
     context: &Context,
-    cancelled: watch::Receiver<bool>,
+    mut cancelled: watch::Receiver<bool>,
 ) -> Outcome {
+    tokio::select! {
+        biased;
+        () = worker.settle(context) => {}
+        _ = cancelled.wait_for(|is_cancelled| *is_cancelled) => return Outcome::cancelled(),
+    }
     let bounds = Bounds::of(job, &context.limits);
     let mut stop = Stop::new(bounds.timeout, cancelled);
     if job.definition.spec.secrets.is_empty() {
@@ -304,11 +332,15 @@ async fn run_wasm(
         crate::artifacts::under_roots(host, &context.roots)
             .filter(|folder| folder.is_dir())
             .map(|folder| (folder, guest.clone()))
-            .ok_or_else(|| failed(format!("the folder {host:?} is under no allowed root")))
+            .ok_or_else(|| failed(format!("the folder {host:?} is no folder under an allowed root")))
     });
     let folders = folders.collect::<Result<Vec<_>, _>>()?;
-    let lines = Lines::of(job, context);
-    wasm::run(warm, job, &context.wasm, &file, lease.pin().as_str(), lines, bounds, stop, folders).await
+    if job.definition.spec.grants.network {
+        context.sandbox.check_network().map_err(failed)?;
+    }
+    let (lines, egress) = (Lines::of(job, context), &context.egress);
+    wasm::run(warm, job, &context.wasm, &file, lease.pin().as_str(), lines, bounds, stop, folders, egress)
+        .await
 }
 
 #[cfg(test)]

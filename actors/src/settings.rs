@@ -389,6 +389,12 @@ pub struct WasmSettings {
     pub max_instances: u32,
     /// After how many runs the instance of a component is replaced.
     pub max_runs: u64,
+    /// How much compiled code is kept in memory, in MiB.
+    pub code_mb: u64,
+    /// How much memory compiling one source may take, in MiB.
+    pub compile_memory_mb: u64,
+    /// How long compiling one source may take, in milliseconds.
+    pub compile_timeout_ms: u64,
 }
 
 impl Settings {

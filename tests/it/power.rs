@@ -235,6 +235,52 @@ async fn a_disk_that_cannot_sync_refuses_work_and_loses_none() {
     survives("eio").await;
 }
 
+/// Who was told that an execution could not be recorded asks again with the same key, and it runs then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_key_of_what_was_refused_is_free_again() {
+    let power = Power::new();
+    let service = power.launch(Launch::new()).start().await;
+    service.create(&tool("once", shell("echo 1"))).await;
+    let ask = async |key: &str| {
+        let url = service.url("/tool/once/execute?wait=20");
+        let request = service.client().post(url).header("Idempotency-Key", key);
+        let request = request.header("content-type", "application/json").body("{}");
+        let answer = request.send().await.unwrap();
+        let status = answer.status().as_u16();
+        (status, answer.json::<serde_json::Value>().await.unwrap())
+    };
+    assert_eq!(ask("before").await.1["data"]["state"], "succeeded");
+    power.fail("eio");
+    for _ in 0..3 {
+        let (status, answer) = ask("k").await;
+        assert_eq!((status, &answer["code"]), (503, &json!("unavailable")), "{answer}");
+    }
+    power.mend("eio");
+    let ended = async {
+        loop {
+            match ask("k").await {
+                (200, answer) => return answer,
+                (status, answer) => assert_eq!(status, 503, "{answer}"),
+            }
+        }
+    };
+    let first = tokio::time::timeout(PATIENCE, ended).await.expect("it is taken again");
+    assert_eq!(
+        (&first["data"]["state"], &first["data"]["attempts"]),
+        (&json!("succeeded"), &json!(1)),
+        "{first}"
+    );
+    // From then on it is that one, also after a restart.
+    assert_eq!(ask("k").await.1["data"]["uuid"], first["data"]["uuid"]);
+    let folder = service.folder();
+    assert_eq!(service.stop().await.code(), Some(0));
+    let service = power.launch(Launch::on(folder)).start().await;
+    let url = service.url("/tool/once/execute?wait=20");
+    let request = service.client().post(url).header("Idempotency-Key", "k").body("{}");
+    let again = request.header("content-type", "application/json").send().await.unwrap();
+    assert_eq!(again.json::<serde_json::Value>().await.unwrap()["data"]["uuid"], first["data"]["uuid"]);
+}
+
 /// A small file system of its own, filled to the last byte.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_small_file_system_that_fills_up_refuses_work_and_loses_none() {

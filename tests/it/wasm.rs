@@ -216,3 +216,79 @@ async fn there_is_no_file_system_but_what_is_granted_and_that_is_read_only() {
         assert!(told.as_ref().is_err_and(|error| error.contains(outside)), "{outside}: {told:?}");
     }
 }
+
+/// A component of types in types, so deep: whoever reads it goes down as deep.
+fn nested(depth: usize) -> Vec<u8> {
+    let mut types = vec![1];
+    types.extend([0x42, 1, 1].repeat(depth));
+    types.extend([0x42, 0]);
+    let mut length = Vec::new();
+    let mut left = types.len();
+    while left >= 0x80 {
+        length.push((left & 0x7f) as u8 | 0x80);
+        left >>= 7;
+    }
+    length.push(left as u8);
+    [b"\0asm\x0d\0\x01\0\x07".as_slice(), &length, &types].concat()
+}
+
+#[tokio::test]
+async fn what_a_compiler_dies_of_the_service_does_not() {
+    let service = with_guest(&command(guests::ECHO), json!({})).await;
+    put_source(&service, "deep.wasm", nested(10_000));
+    service.create(&tool("deep", json!({ "source_url": "deep.wasm", "idempotent": true }))).await;
+    let pid = service.pid();
+    for _ in 0..2 {
+        let talk = service.run("tool", "deep", json!({})).await;
+        let (error, code) = talk.error();
+        assert_eq!((code, error.contains("cannot be compiled")), ("not_startable", true), "{error}");
+    }
+    assert_eq!(*service.run("tool", "guest", json!({ "a": 1 })).await.output(), json!({ "a": 1 }));
+    assert_eq!(service.pid(), pid);
+}
+
+#[tokio::test]
+async fn compiling_has_bounds_of_its_own() {
+    let branches = "(if (local.get 0) (then (local.set 0 (i32.const 1))))".repeat(20_000);
+    let large = format!(r#"(module (func (export "_start") (local i32) {branches}))"#);
+    for (key, value, told) in [
+        ("WASM__COMPILE_MEMORY_MB", 1, "more than 1 MiB of memory, which is `wasm.compile_memory_mb`"),
+        ("WASM__COMPILE_TIMEOUT_MS", 1, "longer than 1 ms, which is `wasm.compile_timeout_ms`"),
+    ] {
+        let service = with_guest_on(Launch::new().set(key, value), &large, json!({})).await;
+        // The second time it is known.
+        for _ in 0..2 {
+            let talk = service.run("tool", "guest", json!({})).await;
+            let (error, code) = talk.error();
+            assert_eq!((code, error.contains(told)), ("not_startable", true), "{error}");
+        }
+        service.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_module_with_a_network_reaches_what_functions_reach() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let guest = guests::connecting(port);
+    let (granted, allowed) = (json!({ "network": true }), format!(r#"["127.0.0.1:{port}"]"#));
+    // Not granted; granted, and no address of this machine among those that are allowed; both.
+    for (metadata, allow, output) in [
+        (json!({}), &*allowed, "no socket"),
+        (granted.clone(), "[]", "denied"),
+        (granted.clone(), &*allowed, "connected"),
+    ] {
+        let launch = Launch::new().set("SANDBOX__NETWORK", true).set("EGRESS__ALLOW", allow);
+        let service = with_guest_on(launch, &guest, metadata).await;
+        let talk = service.run("tool", "guest", json!({})).await;
+        assert_eq!(*talk.output(), json!(output));
+        if output == "connected" {
+            tokio::time::timeout(NOISE, listener.accept()).await.expect("it came").unwrap();
+        }
+        service.stop().await;
+    }
+    let service = with_guest(&guest, granted).await;
+    let talk = service.run("tool", "guest", json!({})).await;
+    let (error, code) = talk.error();
+    assert_eq!((code, error.contains("sandbox.network")), ("not_startable", true), "{error}");
+}

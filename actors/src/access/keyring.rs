@@ -146,12 +146,14 @@ impl Keyring {
         Ok(about)
     }
 
-    /// Takes the tokens of these from now on, and of no others.
+    /// Takes the tokens of these from now on, and of no others: whoever came with one of another key has ended.
     pub fn trust(&self, issuers: Issuers) {
         if !issuers.is_empty() {
             self.everybody.end();
         }
-        *self.issuers.write().unwrap_or_else(PoisonError::into_inner) = issuers;
+        let mut trusted = self.issuers.write().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *trusted, issuers);
+        before.yield_to(&trusted);
     }
 
     /// Takes in what was written. Whoever came with what was there before has ended.

@@ -83,26 +83,30 @@ impl State {
             tell(caller, Notice::Refused(job.uuid, error));
             return true;
         }
-        tell(caller, Notice::Known(job.uuid, uuid));
         if let Some(open) = open {
+            tell(caller, Notice::Known(job.uuid, uuid));
             if open.is_recorded {
                 tell(caller, Notice::Accepted(uuid));
             }
             open.listen(caller.clone());
             return true;
         }
-        tell(caller, Notice::Accepted(uuid));
         let ended = self.remembered.ended(uuid).or_else(|| match &recorded.as_ref()?.progress {
             Progress::Ended(ended) => Some(ended.clone()),
             _ => None,
         });
         match ended {
-            Some(ended) => tell(caller, Notice::Finished(uuid, ended.outcome.clone())),
-            // All that is open is known here.
-            None => tell(
-                caller,
-                Notice::Refused(uuid, Error::unavailable("the record of this execution is incomplete")),
-            ),
+            Some(ended) => {
+                tell(caller, Notice::Known(job.uuid, uuid));
+                tell(caller, Notice::Accepted(uuid));
+                tell(caller, Notice::Finished(uuid, ended.outcome.clone()));
+            }
+            // All that is open is known here: what came of recording this one is not known yet.
+            None => {
+                let unknown =
+                    "what came of the execution with this idempotency key is not on record; try again later";
+                tell(caller, Notice::Refused(job.uuid, Error::unavailable(unknown)));
+            }
         }
         true
     }
@@ -205,9 +209,8 @@ impl State {
         };
         // Should it be on record after all, then so is its end.
         let outcome = outcome.unwrap_or_else(|| {
-            let outcome = Outcome::interrupted("the execution could not be recorded when it was submitted");
             Arc::new(Ended {
-                outcome,
+                outcome: Outcome::unrecorded(),
                 started_ms: None,
                 ended_ms: now_ms(),
                 attempts: 0,

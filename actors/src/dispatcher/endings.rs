@@ -97,7 +97,9 @@ impl State {
         // One that was begun by an earlier process is not known to have begun here.
         let ran_here = started_ms.is_some() && open.job.runtime.is_sandboxed();
         let sandbox = self.sandbox.filter(|_| ran_here);
-        let ended = Arc::new(Ended { outcome, started_ms, ended_ms: now_ms(), attempts, sandbox, log });
+        // The clock may have been set back meanwhile.
+        let ended_ms = started_ms.map_or_else(now_ms, |started| now_ms().max(started));
+        let ended = Arc::new(Ended { outcome, started_ms, ended_ms, attempts, sandbox, log });
         match &mut self.records {
             Some(records) => {
                 open.phase = Phase::Ending(ended.clone());

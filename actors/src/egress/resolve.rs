@@ -68,7 +68,8 @@ impl Rule {
         }
     }
 
-    fn lets_in(&self, address: IpAddr) -> bool {
+    /// Whether this address may be reached.
+    pub fn lets_in(&self, address: IpAddr) -> bool {
         match self.scope {
             _ if !is_refused(address) => true,
             Scope::Any => true,

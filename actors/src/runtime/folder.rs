@@ -15,6 +15,9 @@ const TRIES: u32 = 50;
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(5);
 
+/// How soon it is tried again to make one.
+const AGAIN: Duration = Duration::from_millis(250);
+
 /// What only the owner can enter.
 const PRIVATE: u32 = 0o700;
 
@@ -45,6 +48,27 @@ impl Folder {
         let path = parent.join(Uuid::now_v7().to_string());
         fs::DirBuilder::new().mode(PRIVATE).create(&path)?;
         Ok(Self { path })
+    }
+
+    /// Makes one as soon as there can be one: a parent that was removed is made anew, and a full disk is waited for.
+    pub async fn made(parent: &Path) -> Self {
+        let mut has_told = false;
+        loop {
+            let made = Self::make(parent).or_else(|error| match error.kind() {
+                io::ErrorKind::NotFound => fs::create_dir_all(parent).and_then(|()| Self::make(parent)),
+                _ => Err(error),
+            });
+            match made {
+                Ok(folder) => return folder,
+                Err(error) if !has_told => {
+                    let place = parent.display();
+                    tracing::warn!(%place, %error, "no working folder can be made; what is to run waits");
+                    has_told = true;
+                }
+                Err(_) => {}
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
     }
 
     /// Where it is.
@@ -143,6 +167,23 @@ fn open_up(path: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn one_is_made_as_soon_as_it_can_be() {
+        let place = tempfile::tempdir().expect("a folder");
+        let parent = place.path().join("run");
+        let folder = Folder::made(&parent).await;
+        assert!(folder.path().starts_with(&parent) && folder.path().is_dir());
+        drop(folder);
+        fs::remove_dir(&parent).expect("it is empty");
+        // Something is in the way.
+        fs::write(&parent, "").expect("written");
+        let making = Folder::made(&parent);
+        tokio::pin!(making);
+        assert!(tokio::time::timeout(AGAIN / 2, &mut making).await.is_err());
+        fs::remove_file(&parent).expect("removed");
+        assert!(making.await.path().is_dir());
+    }
 
     #[tokio::test]
     async fn a_folder_is_emptied_of_what_its_owner_may_not_enter() {

@@ -557,6 +557,11 @@ fn make_blocking(end: &OwnedFd) -> std::io::Result<()> {
     Ok(())
 }
 
+/// There is no working folder for it, or what it needs cannot be put there.
+pub fn no_folder(error: &std::io::Error) -> Outcome {
+    Outcome::failed("unavailable", format!("the service cannot write the working folder: {error}"))
+}
+
 /// It could not be started.
 pub fn not_started(reason: &str) -> Outcome {
     Outcome::failed("not_startable", format!("the program could not be started: {reason}"))

@@ -177,7 +177,7 @@ impl Warm {
         };
         let folder = match self.folder.take() {
             Some(folder) => folder,
-            None => Folder::make(&context.run_folder).map_err(|error| not_started(&error.to_string()))?,
+            None => stop.or(async { Ok(Folder::made(&context.run_folder).await) }).await?,
         };
         let folder = self.folder.insert(folder).path();
         let program = launched::Program {

@@ -16,7 +16,7 @@ use tokio::net::unix::pipe;
 use super::Context;
 use super::bounds::Bounds;
 use super::folder::Folder;
-use super::launched::{self, Launcher, LauncherCommand, Pipes, Unwritten, not_started};
+use super::launched::{self, Launcher, LauncherCommand, Pipes, Unwritten, no_folder};
 use super::lines::Lines;
 use super::output::Produced;
 use super::program::{self, Located};
@@ -46,6 +46,12 @@ impl Warm {
     pub fn new(command: LauncherCommand) -> Self {
         Self { launcher: Launcher::new(command), folder: None }
     }
+
+    /// Its working folder, where it has one that is still there.
+    pub fn folder(&mut self) -> &mut Option<Folder> {
+        self.folder.take_if(|folder| !folder.path().is_dir());
+        &mut self.folder
+    }
 }
 
 /// The exit status by which a shell tells that a program got that signal.
@@ -65,7 +71,7 @@ pub async fn run(
     let located = stop.or(program::locate(job, context)).await?;
     let folder = match warm.folder.take() {
         Some(folder) => folder,
-        None => Folder::make(&context.run_folder).map_err(|error| not_started(&error.to_string()))?,
+        None => Folder::make(&context.run_folder).map_err(|error| no_folder(&error))?,
     };
     let produced = run_in(folder.path(), &mut warm.launcher, job, context, bounds, stop, &located).await;
     warm.folder = folder.emptied().await;
@@ -85,7 +91,7 @@ async fn run_in(
     let source = located.lease.as_ref().map(Lease::folder);
     let view = View::new(&context.sandbox, folder, source, None);
     let files = if job.definition.spec.program.by_files {
-        Some(Files::prepare(job, folder).map_err(|error| not_started(&error.to_string()))?)
+        Some(Files::prepare(job, folder).map_err(|error| no_folder(&error))?)
     } else {
         None
     };

@@ -16,7 +16,7 @@ use tokio::net::unix::pipe;
 use super::Context;
 use super::bounds::Bounds;
 use super::folder::Folder;
-use super::launched::{self, Channel, Kept, Launcher, LauncherCommand, Through, not_started};
+use super::launched::{self, Channel, Kept, Launcher, LauncherCommand, Through, no_folder};
 use super::lines::Lines;
 use super::output::Produced;
 use super::process;
@@ -138,6 +138,11 @@ impl Warm {
         Self { launcher: Launcher::new(command), interpreter: None, folder: None }
     }
 
+    /// Its working folder, where it has one.
+    pub fn folder(&mut self) -> &mut Option<Folder> {
+        &mut self.folder
+    }
+
     /// Runs the handler.
     ///
     /// # Errors
@@ -212,7 +217,7 @@ impl Warm {
     ) -> Result<(), Outcome> {
         let folder = match self.folder.take() {
             Some(folder) => folder,
-            None => Folder::make(&context.run_folder).map_err(|error| not_started(&error.to_string()))?,
+            None => Folder::make(&context.run_folder).map_err(|error| no_folder(&error))?,
         };
         let folder = self.folder.insert(folder);
         let network = context.network(job)?;

@@ -134,10 +134,8 @@ impl Sandbox {
     /// One sentence: the definition's word cannot be kept.
     pub fn network(&self, asked: Option<bool>) -> Result<bool, String> {
         match (self.is_isolated(), asked) {
-            (true, Some(true)) if !self.settings.network => {
-                Err("the definition asks for a network, which `sandbox.network` does not allow".into())
-            }
-            (true, asked) => Ok(asked == Some(true)),
+            (true, Some(true)) => self.check_network().map(|()| true),
+            (true, _) => Ok(false),
             (false, Some(false)) => {
                 Err("`network: false` can be kept only at the level \"isolated\" of the sandbox, \
                                          which does not hold here"
@@ -145,6 +143,17 @@ impl Sandbox {
             }
             (false, _) => Ok(true),
         }
+    }
+
+    /// Whether what is kept apart may have a network where its definition asks for one.
+    ///
+    /// # Errors
+    /// One sentence: the configuration does not allow it.
+    pub fn check_network(&self) -> Result<(), String> {
+        if self.settings.network {
+            return Ok(());
+        }
+        Err("the definition asks for a network, which `sandbox.network` does not allow".into())
     }
 
     /// What a launcher is to be.

@@ -11,9 +11,11 @@ use super::bounds::Bounds;
 use super::lines::Lines;
 use super::output::Produced;
 use super::stop::Stop;
+use crate::egress::Egress;
 use crate::execution::{Job, Outcome};
 
 mod command;
+pub mod compiler;
 mod component;
 mod drive;
 mod engine;
@@ -48,6 +50,7 @@ struct Call<'a> {
     pin: &'a str,
     bounds: Bounds,
     folders: Folders,
+    egress: &'a Egress,
 }
 
 /// Runs the code in `file` to its end: a `.wasm` or its text, a module or a component. `pin` is the hash of what
@@ -63,11 +66,14 @@ pub async fn run(
     file: &Path,
     pin: &str,
     mut lines: Lines<'_>,
-    bounds: Bounds,
+    mut bounds: Bounds,
     stop: &mut Stop,
     folders: Folders,
+    egress: &Egress,
 ) -> Result<Produced, Outcome> {
-    let call = Call { job, engine, pin, bounds, folders };
+    // Each file that a guest holds is one of the service.
+    bounds.files = bounds.files.min(engine.max_files());
+    let call = Call { job, engine, pin, bounds, folders, egress };
     // One that does not fit goes before another is made: both would count against the pool.
     let kept = warm.instance.take().filter(|instance| instance.fits(&call));
     let instance = match kept {

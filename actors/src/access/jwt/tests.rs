@@ -31,14 +31,20 @@ fn set() -> Value {
 }
 
 fn issuers(set: &Value) -> std::result::Result<Issuers, String> {
+    issuers_for(set, &["org-executor"])
+}
+
+/// The same issuer for each of these audiences.
+fn issuers_for(set: &Value, audiences: &[&str]) -> std::result::Result<Issuers, String> {
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), set.to_string()).expect("written");
-    Issuers::load(&[IssuerSettings {
+    let settings = |audience: &&str| IssuerSettings {
         issuer: ISSUER.into(),
-        audience: "org-executor".into(),
+        audience: (*audience).into(),
         keys: file.path().into(),
         scope_claim: "scope".into(),
-    }])
+    };
+    Issuers::load(&audiences.iter().map(settings).collect::<Vec<_>>())
 }
 
 fn claims() -> Value {
@@ -85,6 +91,11 @@ fn a_token_that_is_not_good_says_why() {
         ("exp", json!(now - 31), "has expired"),
         ("nbf", json!(now + 600), "is not good yet"),
         ("aud", json!("another"), "another audience"),
+        ("iss", json!("https://evil.example"), "of another issuer"),
+        ("iss", json!([ISSUER, "https://evil.example"]), "`iss` of a wrong type"),
+        ("sub", json!(""), "empty `sub`"),
+        ("sub", json!(7), "wrong type"),
+        ("exp", json!("soon"), "wrong type"),
         ("aud", Value::Null, "lacks one of"),
         ("sub", Value::Null, "lacks one of"),
         ("exp", Value::Null, "lacks one of"),
@@ -98,9 +109,59 @@ fn a_token_that_is_not_good_says_why() {
         assert_eq!(refused.code(), Code::Unauthorized);
         assert!(refused.to_string().contains(problem), "{claim}: {refused}");
     }
-    let mut foreign = claims();
-    foreign["iss"] = "https://evil.example".into();
-    assert!(issuers.principal(&signed(*algorithm, key, &foreign)).expect("nobody").is_none());
+}
+
+#[test]
+fn a_token_is_taken_for_each_audience_of_its_issuer() {
+    let issuers = issuers_for(&set(), &["web", "org-executor"]).expect("loaded");
+    let (algorithm, key) = &signers()[0];
+    for (audience, is_good) in [("web", true), ("org-executor", true), ("other", false)] {
+        let mut claims = claims();
+        claims["aud"] = audience.into();
+        let found = issuers.principal(&signed(*algorithm, key, &claims));
+        match found {
+            Ok(principal) => assert!(is_good && principal.is_some(), "{audience}"),
+            Err(refused) => assert!(!is_good && refused.to_string().contains("audience"), "{refused}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn whom_a_key_vouched_for_ends_with_it() {
+    let before = issuers(&set()).expect("loaded");
+    let mut principals = Vec::new();
+    for (algorithm, key) in signers() {
+        principals.push(before.principal(&signed(algorithm, &key, &claims())).expect("good").expect("known"));
+    }
+    let mut fewer = set();
+    fewer["keys"].as_array_mut().expect("a list").remove(1);
+    let now = issuers(&fewer).expect("loaded");
+    before.yield_to(&now);
+    principals[1].ended().await;
+    assert!(principals[0].is_good().is_ok() && principals[2].is_good().is_ok());
+    // Those that stayed are not forgotten.
+    let other = issuers_for(&fewer, &["another"]).expect("loaded");
+    now.yield_to(&other);
+    principals[0].ended().await;
+    principals[2].ended().await;
+}
+
+#[test]
+fn what_is_kept_of_those_who_went_is_bounded() {
+    let issuers = issuers(&set()).expect("loaded");
+    let key = issuers.all[0].keys[0].clone();
+    let mut came = Came::default();
+    let stays = Arc::new(Principal::unbound());
+    for _ in 0..10_000 {
+        came.add(key.clone(), Arc::downgrade(&stays));
+        came.add(key.clone(), Arc::downgrade(&Arc::new(Principal::unbound())));
+    }
+    assert!(came.all.len() < 30_000);
+    let mut came = Came::default();
+    for _ in 0..10_000 {
+        came.add(key.clone(), Arc::downgrade(&Arc::new(Principal::unbound())));
+    }
+    assert!(came.all.len() <= 1_024);
 }
 
 #[test]
@@ -129,7 +190,10 @@ fn a_token_that_is_forged_is_nobodys() {
         good.replace('.', ""),
         "..".into(),
     ] {
-        assert!(issuers.principal(&forged).expect("nobody's").is_none(), "{forged}");
+        match issuers.principal(&forged) {
+            Ok(principal) => assert!(principal.is_none(), "{forged}"),
+            Err(refused) => assert!(refused.to_string().contains("signed by no key"), "{forged}: {refused}"),
+        }
     }
 }
 
@@ -137,9 +201,13 @@ fn a_token_that_is_forged_is_nobodys() {
 fn a_set_without_a_key_that_is_taken_is_refused_by_its_name() {
     let mut some = set();
     some["keys"][0]["use"] = "enc".into();
-    some["keys"][1]["alg"] = "ES384".into();
+    some["keys"][1]["key_ops"] = json!(["sign"]);
     some["keys"][2]["kty"] = "future".into();
-    for bad in [some, json!({ "keys": [] }), json!({}), json!([])] {
+    let mut others = set();
+    others["keys"][0]["key_ops"] = json!([]);
+    others["keys"][1]["alg"] = "ES384".into();
+    others["keys"].as_array_mut().expect("a list").remove(2);
+    for bad in [some, others, json!({ "keys": [] }), json!({}), json!([])] {
         let refused = issuers(&bad).expect_err("no key");
         assert!(refused.contains("no key for RS256") || refused.contains("no set of keys"), "{refused}");
     }

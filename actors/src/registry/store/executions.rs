@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{Outputs, Store, StoreError};
 use crate::compiled::Compiled;
-use crate::execution::{Key, Snapshot};
+use crate::execution::{Key, Progress, Snapshot};
 use crate::journal::{Record, Recovered};
 
 mod rows;
@@ -184,7 +184,7 @@ impl Store {
         Ok(found.into_iter().next().map(Box::new))
     }
 
-    /// The execution under an idempotency key.
+    /// The execution under an idempotency key; none where it is on record that this one could not be taken in.
     ///
     /// # Errors
     /// The store erred, or the record cannot be read.
@@ -192,7 +192,11 @@ impl Store {
         let record = RecordId::new("idempotency", &*key.0).into_value();
         let rows: Vec<KeyRow> = self.rows("SELECT * FROM $record", vec![("record", record)]).await?;
         match rows.first() {
-            Some(row) => self.execution(uuid(&row.execution)?).await,
+            Some(row) => {
+                let found = self.execution(uuid(&row.execution)?).await?;
+                let is_unrecorded = |found: &Snapshot| matches!(&found.progress, Progress::Ended(ended) if ended.outcome.is_unrecorded());
+                Ok(found.filter(|found| !is_unrecorded(found)))
+            }
             None => Ok(None),
         }
     }

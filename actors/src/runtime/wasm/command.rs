@@ -90,7 +90,7 @@ fn store(call: &Call<'_>, output: &Output, log: &Log) -> Result<Store<Host>, Out
     let job = call.job;
     let mut own = vec![("ORG_EXECUTION", job.uuid.to_string())];
     own.extend(job.traceparent.iter().map(|context| ("TRACEPARENT", context.clone())));
-    let mut wasi = host::wasi(job, &call.folders, own)?;
+    let mut wasi = host::wasi(job, &call.folders, call.egress, own)?;
     wasi.arg(&job.definition.id);
     let args = &job.definition.spec.program.args;
     if !args.is_empty() {

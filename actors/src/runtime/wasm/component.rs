@@ -59,7 +59,7 @@ impl Instance {
     /// The outcome: what its definition grants cannot be given.
     pub fn new(call: &Call<'_>, function: &Function) -> Result<Box<Self>, Outcome> {
         let log = Log::default();
-        let mut wasi = host::wasi(call.job, &call.folders, [])?;
+        let mut wasi = host::wasi(call.job, &call.folders, call.egress, [])?;
         // The answer is the output: what it prints is log.
         wasi.stdout(Stream(log.clone())).stderr(Stream(log.clone()));
         let definition = &call.job.definition;

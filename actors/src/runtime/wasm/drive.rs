@@ -1,5 +1,5 @@
 //! Runs a guest to its end without ever keeping a worker of the service: a quick one ends where it began, one that
-//! has used up its first ticks goes on in a thread where it may take its time.
+//! has used up its first ticks or has much memory goes on in a thread where it may take its time.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -27,7 +27,7 @@ pub type Guest<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 pub struct Drive<'a, 'lines> {
     /// The clock.
     pub running: Running,
-    /// Whether it has used up its first ticks.
+    /// Whether it has used up its first ticks, or is large.
     pub yielded: Yielded,
     /// What it prints besides its output.
     pub log: Log,
@@ -44,7 +44,8 @@ impl Drive<'_, '_> {
     /// The outcome, where it had to end before: the guest is gone then.
     pub async fn until_end<T: Send + 'static>(mut self, guest: Guest<T>) -> Result<T, Outcome> {
         let log = self.log.clone();
-        let ended = match self.begin(guest).await {
+        let begun = if self.yielded.get() { Ok(Progress::Yielded(guest)) } else { self.begin(guest).await };
+        let ended = match begun {
             Ok(Progress::Ended(ended)) => Ok(ended),
             Ok(Progress::Yielded(guest)) => {
                 Thread::start(guest, self.running).until_end(&log, self.lines, self.stop).await

@@ -1,22 +1,29 @@
 //! What stands behind a guest while it runs: its view of WASI, its memory, its processor time, and how it failed.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use wasmtime::{PoolConcurrencyLimitError, ResourceLimiter, Store, UpdateDeadline};
+use wasmtime::{PoolConcurrencyLimitError, ResourceLimiterAsync, Store, UpdateDeadline};
 use wasmtime_wasi::p1::WasiP1Ctx;
+use wasmtime_wasi::sockets::SocketAddrUse;
 use wasmtime_wasi::{FsPerms, ResourceTableError, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use super::engine::Engine;
 use super::ticker::TICK;
+use crate::egress::Egress;
 use crate::execution::{Job, Outcome};
 use crate::runtime::bounds::Bounds;
 
 /// After how many ticks a guest yields for the first time: with one, a call that begins just before a tick would yield
 /// without having used any time.
 const FIRST_TICKS: u64 = 2;
+
+/// With more memory than this a guest runs in a thread of its own from then on: it looks around at ticks only, and not
+/// while it fills or copies memory in one instruction.
+const LARGE: usize = 64 << 20;
 
 /// How many streams and the like a guest may hold besides its files.
 const MORE_HANDLES: usize = 64;
@@ -33,7 +40,7 @@ pub struct Host {
     has_yielded: Yielded,
 }
 
-/// Whether a guest has used up its first ticks; known without its store, which belongs to the running future.
+/// Whether a guest has used up its first ticks, or is large; known without its store, which belongs to the running future.
 #[derive(Clone, Debug, Default)]
 pub struct Yielded(Arc<AtomicBool>);
 
@@ -55,10 +62,11 @@ impl Host {
         let handles = usize::try_from(bounds.files).unwrap_or(usize::MAX).saturating_add(MORE_HANDLES);
         wasi.ctx().table.set_max_capacity(handles);
         let limit = usize::try_from(bounds.memory_bytes).unwrap_or(usize::MAX);
-        let memory = Memory { held: 0, limit, is_refused: false };
-        let host = Self { wasi, memory, ticks: 0, max_ticks: 0, has_yielded: Yielded::default() };
+        let has_yielded = Yielded::default();
+        let memory = Memory { held: 0, limit, is_refused: false, has_yielded: has_yielded.clone() };
+        let host = Self { wasi, memory, ticks: 0, max_ticks: 0, has_yielded };
         let mut store = Store::new(engine.wasmtime(), host);
-        store.limiter(|host| &mut host.memory);
+        store.limiter_async(|host| &mut host.memory);
         store.epoch_deadline_callback(|mut store| store.data_mut().tick());
         store.set_max_component_handles(handles);
         store
@@ -72,7 +80,7 @@ impl Host {
         host.max_ticks = bounds.cpu.map_or(u64::MAX, |cpu| u64::try_from(ticks(cpu)).unwrap_or(u64::MAX));
         host.ticks = 0;
         host.memory.is_refused = false;
-        host.has_yielded.set(false);
+        host.has_yielded.set(host.memory.held > LARGE);
     }
 
     /// Whether it was refused memory since the run began.
@@ -108,17 +116,20 @@ impl WasiView for Host {
 
 /// All linear memories and tables of a store, in bytes. A growth that is allowed and then fails counts all the same.
 #[derive(Debug)]
-struct Memory {
+pub struct Memory {
     held: usize,
     limit: usize,
     is_refused: bool,
+    has_yielded: Yielded,
 }
 
 impl Memory {
     /// The most of each kind that one guest may have, since each takes address space or a place in the pool.
-    const MAX_MEMORIES: usize = 16;
-    const MAX_TABLES: usize = 64;
-    const MAX_INSTANCES: usize = 256;
+    pub const MAX_MEMORIES: usize = 16;
+    /// As [`Memory::MAX_MEMORIES`].
+    pub const MAX_TABLES: usize = 64;
+    /// As [`Memory::MAX_MEMORIES`].
+    pub const MAX_INSTANCES: usize = 256;
 
     fn grow(&mut self, by: usize, is_within: bool) -> bool {
         if !is_within {
@@ -131,14 +142,25 @@ impl Memory {
         }
         held <= self.limit
     }
+
+    /// Has a guest that became large leave the worker of the service on which it runs.
+    async fn leave(&self) {
+        if self.held > LARGE && !self.has_yielded.get() {
+            self.has_yielded.set(true);
+            tokio::task::yield_now().await;
+        }
+    }
 }
 
-impl ResourceLimiter for Memory {
-    fn memory_growing(&mut self, from: usize, to: usize, max: Option<usize>) -> wasmtime::Result<bool> {
-        Ok(self.grow(to.saturating_sub(from), max.is_none_or(|max| to <= max)))
+#[async_trait::async_trait]
+impl ResourceLimiterAsync for Memory {
+    async fn memory_growing(&mut self, from: usize, to: usize, max: Option<usize>) -> wasmtime::Result<bool> {
+        let may_grow = self.grow(to.saturating_sub(from), max.is_none_or(|max| to <= max));
+        self.leave().await;
+        Ok(may_grow)
     }
 
-    fn table_growing(&mut self, from: usize, to: usize, max: Option<usize>) -> wasmtime::Result<bool> {
+    async fn table_growing(&mut self, from: usize, to: usize, max: Option<usize>) -> wasmtime::Result<bool> {
         let bytes = to.saturating_sub(from).saturating_mul(size_of::<usize>());
         Ok(self.grow(bytes, max.is_none_or(|max| to <= max)))
     }
@@ -175,6 +197,7 @@ impl std::error::Error for OutOfTime {}
 pub fn wasi(
     job: &Job,
     folders: &Folders,
+    egress: &Egress,
     own: impl IntoIterator<Item = (&'static str, String)>,
 ) -> Result<WasiCtxBuilder, Outcome> {
     let mut env: BTreeMap<&str, &str> = BTreeMap::new();
@@ -198,11 +221,27 @@ pub fn wasi(
         }
     }
     if spec.grants.network {
-        wasi.inherit_network().allow_ip_name_lookup(true);
+        let egress = egress.clone();
+        wasi.allow_tcp(true).allow_udp(true).allow_ip_name_lookup(true);
+        wasi.socket_addr_check(move |address, usage| {
+            let may = may_use(&egress, address, usage);
+            Box::pin(std::future::ready(may))
+        });
     } else {
         wasi.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
     }
     Ok(wasi)
+}
+
+/// A guest reaches what functions reach, and nobody reaches a guest: sockets are bound for asking only.
+fn may_use(egress: &Egress, address: SocketAddr, usage: SocketAddrUse) -> bool {
+    match usage {
+        SocketAddrUse::TcpBind | SocketAddrUse::UdpBind => {
+            address.ip().is_unspecified() && address.port() == 0
+        }
+        SocketAddrUse::TcpListen | SocketAddrUse::TcpAccept => false,
+        _ => egress.reaches(address),
+    }
 }
 
 /// How a guest failed.
@@ -248,15 +287,44 @@ impl Fault {
 mod tests {
     use super::*;
 
-    #[test]
-    fn memories_and_tables_share_one_bound() {
-        let mut memory = Memory { held: 0, limit: 1_000, is_refused: false };
-        assert!(memory.memory_growing(0, 800, None).expect("an answer"));
-        assert!(!memory.memory_growing(800, 900, Some(850)).expect("an answer"));
+    #[tokio::test]
+    async fn memories_and_tables_share_one_bound() {
+        let mut memory = Memory { held: 0, limit: 1_000, is_refused: false, has_yielded: Yielded::default() };
+        assert!(memory.memory_growing(0, 800, None).await.expect("an answer"));
+        assert!(!memory.memory_growing(800, 900, Some(850)).await.expect("an answer"));
         assert!(!memory.is_refused, "its own maximum is not ours");
-        assert!(!memory.table_growing(0, 26, None).expect("an answer"));
+        assert!(!memory.table_growing(0, 26, None).await.expect("an answer"));
         assert!(memory.is_refused);
-        assert!(memory.table_growing(0, 25, None).expect("an answer"));
+        assert!(memory.table_growing(0, 25, None).await.expect("an answer"));
         assert_eq!(memory.held, 1_000);
+        assert!(!memory.has_yielded.get());
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_becomes_large_leaves_its_worker() {
+        let mut memory =
+            Memory { held: 0, limit: usize::MAX, is_refused: false, has_yielded: Yielded::default() };
+        assert!(memory.memory_growing(0, LARGE, None).await.expect("an answer"));
+        assert!(!memory.has_yielded.get());
+        assert!(memory.memory_growing(LARGE, LARGE + 1, None).await.expect("an answer"));
+        assert!(memory.has_yielded.get());
+    }
+
+    #[test]
+    fn a_guest_asks_public_addresses_and_is_asked_by_nobody() {
+        let egress = Egress::new(vec!["127.0.0.1:9".parse().expect("an entry")]).expect("a way out");
+        let may = |address: &str, usage| may_use(&egress, address.parse().expect("an address"), usage);
+        use SocketAddrUse::{TcpAccept, TcpBind, TcpConnect, TcpListen, UdpBind, UdpReceive, UdpSend};
+        for usage in [TcpConnect, UdpSend, UdpReceive] {
+            assert!(may("8.8.8.8:53", usage) && may("127.0.0.1:9", usage));
+            for refused in
+                ["127.0.0.1:10", "10.0.0.1:53", "169.254.169.254:80", "[::1]:9", "[::ffff:127.0.0.1]:10"]
+            {
+                assert!(!may(refused, usage), "{refused}");
+            }
+        }
+        assert!(may("0.0.0.0:0", TcpBind) && may("[::]:0", UdpBind));
+        assert!(!may("0.0.0.0:80", TcpBind) && !may("127.0.0.1:0", UdpBind));
+        assert!(!may("0.0.0.0:0", TcpListen) && !may("8.8.8.8:1", TcpAccept));
     }
 }

@@ -23,6 +23,7 @@ use guests::{command, command_component, function};
 /// What the service has: an engine, one executor, and a folder.
 struct Stand {
     engine: Arc<Engine>,
+    egress: Egress,
     warm: Warm,
     limits: LimitSettings,
     folder: TempDir,
@@ -32,19 +33,26 @@ struct Stand {
     _cancel: watch::Sender<bool>,
 }
 
+fn settings(max_instances: u32, max_runs: u64) -> WasmSettings {
+    WasmSettings { max_instances, max_runs, code_mb: 64, compile_memory_mb: 1, compile_timeout_ms: 1 }
+}
+
 impl Stand {
     fn new() -> Self {
-        Self::with(WasmSettings { max_instances: 4, max_runs: 1_000 })
+        Self::with(settings(4, 1_000))
     }
 
     fn with(settings: WasmSettings) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let limits = limits();
-        let engine = Engine::new(&settings, &limits, &folder.path().join("cache")).expect("an engine");
+        let cache = folder.path().join("cache");
+        let executors = settings.max_instances.min(2) as usize;
+        let engine = Engine::new(&settings, &limits, executors, &cache, None).expect("an engine");
         let engine = Arc::new(engine);
         let (cancel, cancelled) = watch::channel(false);
         let (warm, ring) = (Warm::default(), Arc::new(LogRing::new(100)));
-        Self { engine, warm, limits, folder, revision: 1, ring, cancelled, _cancel: cancel }
+        let egress = Egress::new(Vec::new()).expect("a way out");
+        Self { engine, egress, warm, limits, folder, revision: 1, ring, cancelled, _cancel: cancel }
     }
 
     fn file(&self, text: &str) -> (PathBuf, String) {
@@ -96,7 +104,7 @@ impl Stand {
         let bounds = Bounds::of(&job, &self.limits);
         let mut stop = Stop::new(bounds.timeout, self.cancelled.clone());
         let (warm, engine) = (&mut self.warm, &self.engine);
-        match run(warm, &job, engine, &file, &pin, lines, bounds, &mut stop, folders).await? {
+        match run(warm, &job, engine, &file, &pin, lines, bounds, &mut stop, folders, &self.egress).await? {
             Produced::Bytes(bytes) => Ok(String::from_utf8(bytes).expect("text")),
             Produced::Json(_) => panic!("the output mode has a say"),
         }
@@ -317,7 +325,7 @@ async fn an_instance_that_works_for_long_is_kept_all_the_same() {
 
 #[tokio::test]
 async fn an_instance_is_replaced_after_a_trap_a_timeout_and_enough_runs() {
-    let mut stand = Stand::with(WasmSettings { max_instances: 4, max_runs: 3 });
+    let mut stand = Stand::with(settings(4, 3));
     for guest in [function(guests::COUNT_OR_TRAP), function(guests::COUNT_OR_SPIN)] {
         for (input, answer) in [
             ("{}", Some("1")),
@@ -394,7 +402,7 @@ async fn what_cannot_be_run_says_why() {
 
 #[tokio::test]
 async fn more_instances_than_there_may_be_are_refused() {
-    let mut stand = Stand::with(WasmSettings { max_instances: 1, max_runs: 10 });
+    let mut stand = Stand::with(settings(1, 10));
     stand.run(&function(guests::COUNT), json!({}), "{}").await.expect("an answer");
     let kept = std::mem::take(&mut stand.warm);
     let (code, message) = stand.fails(&function(guests::SAME), json!({})).await;
@@ -404,8 +412,46 @@ async fn more_instances_than_there_may_be_are_refused() {
 }
 
 #[tokio::test]
+async fn there_is_room_for_the_largest_guest_of_each_executor() {
+    let mut stand = Stand::with(settings(2, 10));
+    let memories = "(core instance (instantiate $more))".repeat(15);
+    let more = format!("(core module $more (memory 1)) {memories} (core instance $made");
+    let large = |guest: &str| function(guest).replacen("(core instance $made", &more, 1);
+    stand.run(&large(guests::COUNT), json!({}), "{}").await.expect("an answer");
+    let _kept = std::mem::take(&mut stand.warm);
+    stand.run(&large(guests::SAME), json!({}), "{}").await.expect("an answer");
+}
+
+#[tokio::test]
+async fn a_guest_has_no_network_unless_granted_and_no_private_address_then() {
+    for (metadata, told) in [(json!({}), "no socket"), (json!({ "network": true }), "denied")] {
+        let mut stand = Stand::new();
+        let said = stand.run(&guests::connecting(9), metadata, "{}").await;
+        assert_eq!(said.expect("an answer"), json!(told).to_string());
+    }
+}
+
+#[tokio::test]
+async fn compiled_code_is_kept_by_its_size() {
+    let mut stand = Stand::with(WasmSettings { code_mb: 0, ..settings(4, 10) });
+    for _ in 0..2 {
+        assert_eq!(stand.run(&command(guests::ECHO), json!({}), "{}").await.expect("an output"), "{}");
+    }
+    assert!(format!("{:?}", stand.engine).contains("compiled: 0"), "{:?}", stand.engine);
+    let mut stand = Stand::new();
+    stand.run(&command(guests::ECHO), json!({}), "{}").await.expect("an output");
+    assert!(format!("{:?}", stand.engine).contains("compiled: 1"), "{:?}", stand.engine);
+}
+
+#[tokio::test]
+async fn a_guest_has_its_share_of_the_services_files() {
+    let stand = Stand::with(settings(2, 10));
+    assert_eq!(stand.engine.max_files(), crate::runtime::files::share(2));
+}
+
+#[tokio::test]
 async fn without_a_pool_each_instance_takes_its_memory_by_itself() {
-    let mut stand = Stand::with(WasmSettings { max_instances: 1_000_000, max_runs: 10 });
+    let mut stand = Stand::with(settings(1_000_000, 10));
     assert!(stand.engine.wasmtime().pooling_allocator_metrics().is_none(), "no machine has that much");
     assert_eq!(stand.run(&command(guests::ECHO), json!({}), "{}").await.expect("an output"), "{}");
     assert_eq!(stand.run(&function(guests::SAME), json!({}), "{}").await.expect("an answer"), "{}");
@@ -464,7 +510,7 @@ async fn code_is_compiled_once_and_kept_on_disk() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "it measures"]
 async fn runs_a_second() {
-    let stand = Stand::with(WasmSettings { max_instances: 8, max_runs: u64::MAX });
+    let stand = Stand::with(settings(8, u64::MAX));
     for executors in [1, 2, 4] {
         let warm = rate(&stand, &function(guests::SAME), executors, 100_000).await;
         let fresh = rate(&stand, &command(guests::ECHO), executors, 2_000).await;
@@ -481,13 +527,14 @@ async fn rate(stand: &Stand, guest: &str, executors: u32, runs: u32) -> f64 {
         let bounds = Bounds::of(&job, &stand.limits);
         let (file, pin) = (file.clone(), pin.clone());
         let (engine, cancelled) = (stand.engine.clone(), stand.cancelled.clone());
+        let egress = stand.egress.clone();
         tokio::spawn(async move {
             let mut warm = Warm::default();
             for _ in 0..runs {
                 let lines = Lines::new(job.log.as_deref(), 1_000);
                 let mut stop = Stop::new(bounds.timeout, cancelled.clone());
                 let none = Folders::new();
-                let run = run(&mut warm, &job, &engine, &file, &pin, lines, bounds, &mut stop, none);
+                let run = run(&mut warm, &job, &engine, &file, &pin, lines, bounds, &mut stop, none, &egress);
                 run.await.expect("an output");
             }
         })

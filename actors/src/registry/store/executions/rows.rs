@@ -184,11 +184,16 @@ impl Rows {
         insert("revision", self.revisions.is_empty(), self.revisions.into_value());
         let executions: Vec<Value> = self.executions.into_iter().map(ExecutionRow::record).collect();
         insert("execution", executions.is_empty(), executions.into_value());
-        insert("idempotency", self.keys.is_empty(), self.keys.into_value());
         insert("attempt", self.attempts.is_empty(), self.attempts.into_value());
         insert("output", self.outputs.is_empty(), self.outputs.into_value());
         let outcomes: Vec<Value> = self.outcomes.into_iter().map(OutcomeRow::record).collect();
         insert("outcome", outcomes.is_empty(), outcomes.into_value());
+        if !self.keys.is_empty() {
+            // The key of one that could not be taken in is free, and names another one.
+            let update = "ON DUPLICATE KEY UPDATE execution = $input.execution";
+            statements.push(format!("INSERT INTO idempotency $idempotency {update} RETURN NONE;"));
+            bound.push(("idempotency", self.keys.into_value()));
+        }
         if let Some(floor) = self.floor {
             statements.push("UPSERT meta:journal CONTENT { floor: $floor } RETURN NONE;".to_owned());
             bound.push(("floor", floor.into_value()));

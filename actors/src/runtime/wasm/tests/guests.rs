@@ -201,3 +201,111 @@ pub fn command_component(is_err: bool) -> String {
             (export "wasi:cli/run@0.2.0" (instance $cli)))"#
     )
 }
+
+/// A component that connects to that port of this machine, and says how far it came.
+pub fn connecting(port: u16) -> String {
+    format!(
+        r#"(component
+            (import "wasi:io/poll@0.2.0" (instance $poll (export "pollable" (type (sub resource)))))
+            (import "wasi:io/streams@0.2.0" (instance $streams
+                (export "input-stream" (type (sub resource)))
+                (export "output-stream" (type (sub resource)))))
+            (alias export $streams "input-stream" (type $in))
+            (alias export $streams "output-stream" (type $out))
+            (import "wasi:sockets/network@0.2.0" (instance $network
+                (export "network" (type (sub resource)))
+                (type $code (enum "unknown" "access-denied" "not-supported" "invalid-argument" "out-of-memory"
+                    "timeout" "concurrency-conflict" "not-in-progress" "would-block" "invalid-state"
+                    "new-socket-limit" "address-not-bindable" "address-in-use" "remote-unreachable"
+                    "connection-refused" "connection-reset" "connection-aborted" "datagram-too-large"
+                    "name-unresolvable" "temporary-resolver-failure" "permanent-resolver-failure"))
+                (export "error-code" (type (eq $code)))
+                (type $family (enum "ipv4" "ipv6"))
+                (export "ip-address-family" (type (eq $family)))
+                (type $v4 (tuple u8 u8 u8 u8))
+                (export "ipv4-address" (type $v4named (eq $v4)))
+                (type $v6 (tuple u16 u16 u16 u16 u16 u16 u16 u16))
+                (export "ipv6-address" (type $v6named (eq $v6)))
+                (type $at4 (record (field "port" u16) (field "address" $v4named)))
+                (export "ipv4-socket-address" (type $at4named (eq $at4)))
+                (type $at6 (record (field "port" u16) (field "flow-info" u32) (field "address" $v6named)
+                    (field "scope-id" u32)))
+                (export "ipv6-socket-address" (type $at6named (eq $at6)))
+                (type $at (variant (case "ipv4" $at4named) (case "ipv6" $at6named)))
+                (export "ip-socket-address" (type (eq $at)))))
+            (alias export $network "network" (type $net))
+            (alias export $network "error-code" (type $err))
+            (alias export $network "ip-address-family" (type $family))
+            (alias export $network "ip-socket-address" (type $address))
+            (import "wasi:sockets/instance-network@0.2.0" (instance $own
+                (alias outer 1 $net (type $n)) (export "network" (type $named (eq $n)))
+                (export "instance-network" (func (result (own $named))))))
+            (import "wasi:sockets/tcp@0.2.0" (instance $tcp
+                (alias outer 1 $in (type $i)) (export "input-stream" (type $instream (eq $i)))
+                (alias outer 1 $out (type $o)) (export "output-stream" (type $outstream (eq $o)))
+                (alias outer 1 $net (type $n)) (export "network" (type $net (eq $n)))
+                (alias outer 1 $err (type $e)) (export "error-code" (type $err (eq $e)))
+                (alias outer 1 $address (type $a)) (export "ip-socket-address" (type $address (eq $a)))
+                (export "tcp-socket" (type $socket (sub resource)))
+                (export "[method]tcp-socket.start-connect" (func (param "self" (borrow $socket))
+                    (param "network" (borrow $net)) (param "remote-address" $address)
+                    (result (result (error $err)))))
+                (export "[method]tcp-socket.finish-connect" (func (param "self" (borrow $socket))
+                    (result (result (tuple (own $instream) (own $outstream)) (error $err)))))))
+            (alias export $tcp "tcp-socket" (type $socket))
+            (import "wasi:sockets/tcp-create-socket@0.2.0" (instance $create
+                (alias outer 1 $err (type $e)) (export "error-code" (type $err (eq $e)))
+                (alias outer 1 $family (type $f)) (export "ip-address-family" (type $family (eq $f)))
+                (alias outer 1 $socket (type $s)) (export "tcp-socket" (type $socket (eq $s)))
+                (export "create-tcp-socket" (func (param "address-family" $family)
+                    (result (result (own $socket) (error $err)))))))
+            (core module $memory (memory (export "memory") 1))
+            (core instance $m (instantiate $memory))
+            (core func $own (canon lower (func $own "instance-network")))
+            (core func $create (canon lower (func $create "create-tcp-socket") (memory (core memory $m "memory"))))
+            (core func $connect
+                (canon lower (func $tcp "[method]tcp-socket.start-connect") (memory (core memory $m "memory"))))
+            (core func $finish
+                (canon lower (func $tcp "[method]tcp-socket.finish-connect") (memory (core memory $m "memory"))))
+            (core module $code
+                (import "host" "memory" (memory 1))
+                (import "host" "finish" (func $finish (param i32 i32)))
+                (import "host" "own" (func $own (result i32)))
+                (import "host" "create" (func $create (param i32 i32)))
+                (import "host" "connect" (func $connect
+                    (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32)))
+                (data (i32.const 200) "\22no socket\22\22denied\22\22connected\22")
+                (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 4096))
+                (func $answer (param $at i32) (param $bytes i32) (result i32)
+                    (i32.store (i32.const 16) (i32.const 0))
+                    (i32.store (i32.const 20) (local.get $at))
+                    (i32.store (i32.const 24) (local.get $bytes))
+                    (i32.const 16))
+                (func (export "run") (param i32 i32) (result i32)
+                    (call $create (i32.const 0) (i32.const 64))
+                    (if (i32.load8_u (i32.const 64)) (then (return (call $answer (i32.const 200) (i32.const 11)))))
+                    (call $connect (i32.load (i32.const 68)) (call $own) (i32.const 0) (i32.const {port})
+                        (i32.const 127) (i32.const 0) (i32.const 0) (i32.const 1)
+                        (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)
+                        (i32.const 80))
+                    (if (i32.load8_u (i32.const 80)) (then (unreachable)))
+                    (loop $wait
+                        (call $finish (i32.load (i32.const 68)) (i32.const 96))
+                        (if (i32.load8_u (i32.const 96)) (then
+                            ;; would-block
+                            (br_if $wait (i32.eq (i32.load8_u (i32.const 100)) (i32.const 8)))
+                            ;; access-denied
+                            (if (i32.eq (i32.load8_u (i32.const 100)) (i32.const 1)) (then
+                                (return (call $answer (i32.const 211) (i32.const 8)))))
+                            (unreachable))))
+                    (call $answer (i32.const 219) (i32.const 11))))
+            (core instance $c (instantiate $code (with "host" (instance
+                (export "memory" (memory $m "memory")) (export "own" (func $own))
+                (export "create" (func $create)) (export "connect" (func $connect))
+                (export "finish" (func $finish))))))
+            (func $run (param "input" string) (result (result string (error string)))
+                (canon lift (core func $c "run")
+                    (memory (core memory $m "memory")) (realloc (core func $c "realloc"))))
+            (export "run" (func $run)))"#
+    )
+}
